@@ -1,0 +1,1 @@
+//! podd-cgroup.

@@ -1,0 +1,3 @@
+//! podd: pods on one machine.
+
+fn main() {}
