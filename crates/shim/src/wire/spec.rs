@@ -1,0 +1,456 @@
+//! What the runtime asks for: sandboxes, containers, processes.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The pod's share of a shim, sent once, with the descriptors of `namespaces` in that order.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SandboxSpec {
+    /// The sandbox id; also the shim's process title.
+    pub id: String,
+    /// The kinds of the namespace descriptors that come with the request. A kind that is absent is the host's.
+    #[serde(default)]
+    pub namespaces: Vec<NamespaceKind>,
+    /// Files to which the shim writes "0" to enter its own cgroup (v1: `tasks` per controller; v2: `cgroup.procs`).
+    #[serde(default)]
+    pub cgroup_join: Vec<PathBuf>,
+    /// `oom_score_adj` of the shim itself; lowering is clamped where the kernel forbids it.
+    #[serde(default)]
+    pub oom_score_adj: Option<i32>,
+    /// Containers share one PID namespace, whose PID 1 is a small reaper.
+    #[serde(default)]
+    pub pid_namespace: bool,
+    /// The reaper's cgroup, in the form of `cgroup_join`: the pod's.
+    #[serde(default)]
+    pub init_cgroup_join: Vec<PathBuf>,
+}
+
+/// A namespace that a sandbox can own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NamespaceKind {
+    /// Network devices, addresses, routes.
+    Net,
+    /// System V IPC and POSIX message queues.
+    Ipc,
+    /// Host name and domain name.
+    Uts,
+    /// Process ids (in replies only: the shim makes it).
+    Pid,
+}
+
+/// Everything that makes a container.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    /// The container id.
+    pub id: String,
+    /// The first process.
+    pub process: Process,
+    /// Root file system.
+    pub rootfs: Rootfs,
+    /// Mounts beyond the default set, in order. The default set is `/proc`, `/sys` (read-only unless `sysfs_writable`),
+    /// `/dev` with its nodes, `/dev/pts`, `/dev/shm` (a private tmpfs of 64 MiB) and `/dev/mqueue`; a mount here with
+    /// the same destination takes the place of the default.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
+    /// Directories and files hidden from the container, absolute inside it; those that do not exist are skipped.
+    #[serde(default)]
+    pub masked_paths: Vec<PathBuf>,
+    /// Paths made read-only, absolute inside the container; those that do not exist are skipped.
+    #[serde(default)]
+    pub readonly_paths: Vec<PathBuf>,
+    /// `/sys` and `/proc/sys` stay writable (privileged containers).
+    #[serde(default)]
+    pub sysfs_writable: bool,
+    /// Device nodes beyond the default set.
+    #[serde(default)]
+    pub devices: Vec<Device>,
+    /// Which namespaces the container lives in.
+    #[serde(default)]
+    pub namespaces: Namespaces,
+    /// Its cgroup.
+    #[serde(default)]
+    pub cgroup: CgroupSpec,
+    /// Where stdout and stderr go; `None` reads and drops them.
+    #[serde(default)]
+    pub log: Option<LogSpec>,
+    /// A stdin pipe is kept open (otherwise stdin is `/dev/null`). Ignored with `tty`, which always has one.
+    #[serde(default)]
+    pub stdin: bool,
+    /// stdin closes when the first attached client leaves.
+    #[serde(default)]
+    pub stdin_once: bool,
+    /// The process gets a terminal; its output is logged as stdout.
+    #[serde(default)]
+    pub tty: bool,
+    /// Terminal size at the start.
+    #[serde(default)]
+    pub window: Option<WindowSize>,
+    /// How long the child may take to set itself up, in milliseconds; 0 means the shim's default (60 s).
+    #[serde(default)]
+    pub deadline_ms: u64,
+}
+
+/// A process to run, in a container that is made or in one that runs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Process {
+    /// Program and arguments; the program is looked up in the `PATH` of `env` when it has no slash.
+    pub args: Vec<String>,
+    /// `NAME=value` entries. `HOME` is added from `/etc/passwd` when absent, `PATH` never.
+    #[serde(default)]
+    pub env: Vec<String>,
+    /// Working directory inside the container; created when missing; empty means `/`.
+    #[serde(default)]
+    pub cwd: PathBuf,
+    /// Who runs it.
+    #[serde(default)]
+    pub user: UserSpec,
+    /// Capability sets; what the machine's bounding set lacks is left out silently.
+    #[serde(default)]
+    pub capabilities: CapabilitySets,
+    /// `PR_SET_NO_NEW_PRIVS`.
+    #[serde(default)]
+    pub no_new_privileges: bool,
+    /// System call filter.
+    #[serde(default)]
+    pub seccomp: Seccomp,
+    /// Resource limits, set before privileges go.
+    #[serde(default)]
+    pub rlimits: Vec<Rlimit>,
+    /// `oom_score_adj`; clamped with a warning where the kernel forbids it.
+    #[serde(default)]
+    pub oom_score_adj: Option<i32>,
+    /// File mode creation mask; `None` means 0022.
+    #[serde(default)]
+    pub umask: Option<u32>,
+}
+
+/// A user as image and manifest name it; resolved under the container's root by `/etc/passwd` and `/etc/group`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct UserSpec {
+    /// The image's `USER` (`name`, `uid`, `name:group`, …) or CRI's user name; empty means root.
+    #[serde(default)]
+    pub user: String,
+    /// Overrides the uid of `user` (CRI's `run_as_user`).
+    #[serde(default)]
+    pub uid: Option<u32>,
+    /// Overrides the primary group (CRI's `run_as_group`).
+    #[serde(default)]
+    pub gid: Option<u32>,
+    /// Groups beyond the primary one.
+    #[serde(default)]
+    pub additional_gids: Vec<u32>,
+    /// Whether `/etc/group` of the image adds to them.
+    #[serde(default)]
+    pub groups: Groups,
+}
+
+/// CRI's supplemental groups policy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Groups {
+    /// `additional_gids` and what the image's `/etc/group` says of the user.
+    #[default]
+    Merge,
+    /// `additional_gids` alone.
+    Strict,
+}
+
+/// Capability sets as masks, bit = capability number (`podd_sys::capability`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CapabilitySets {
+    /// Upper bound for everything the process will ever exec.
+    pub bounding: u64,
+    /// In force.
+    pub effective: u64,
+    /// May be put in force.
+    pub permitted: u64,
+    /// Kept over exec of files with inheritable bits.
+    pub inheritable: u64,
+    /// Kept over exec by a user other than root.
+    pub ambient: u64,
+}
+
+/// The system call filter.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Seccomp {
+    /// None.
+    Unconfined,
+    /// The built-in profile, for the container's bounding capabilities.
+    #[default]
+    RuntimeDefault,
+    /// A compiled program, `sock_filter` records in hexadecimal (16 digits each, memory order), and filter flags.
+    Filter {
+        /// The program.
+        program: String,
+        /// `SECCOMP_FILTER_FLAG_*`.
+        #[serde(default)]
+        flags: u32,
+    },
+}
+
+/// One resource limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    /// Kernel name without the prefix, in any case: `nofile`, `core`, …
+    pub resource: String,
+    /// Soft limit; `u64::MAX` is infinity.
+    pub soft: u64,
+    /// Hard limit; raising it is clamped with a warning where the kernel forbids it.
+    pub hard: u64,
+}
+
+/// The root file system, as layers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rootfs {
+    /// Unpacked layers, topmost first, absolute paths shorter than 256 bytes; at least one.
+    pub lower: Vec<PathBuf>,
+    /// The writable layer; an existing directory.
+    #[serde(default)]
+    pub upper: Option<PathBuf>,
+    /// Overlay's work directory, on the same file system as `upper`; an existing directory.
+    #[serde(default)]
+    pub work: Option<PathBuf>,
+    /// The container can't write. `upper` then only serves to make missing mount points, and may be absent.
+    #[serde(default)]
+    pub readonly: bool,
+}
+
+/// One mount of a container.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Absolute path inside the container; links in it are resolved inside; made when missing.
+    pub destination: PathBuf,
+    /// What is mounted.
+    pub kind: MountKind,
+    /// The mount (not those below it) refuses writes.
+    #[serde(default)]
+    pub readonly: bool,
+    /// Those below it refuse writes too.
+    #[serde(default)]
+    pub recursive_readonly: bool,
+    /// How mounts made later travel between the host and the container.
+    #[serde(default)]
+    pub propagation: Propagation,
+    /// `nosuid`.
+    #[serde(default)]
+    pub nosuid: bool,
+    /// `nodev`.
+    #[serde(default)]
+    pub nodev: bool,
+    /// `noexec`.
+    #[serde(default)]
+    pub noexec: bool,
+}
+
+/// What a mount shows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MountKind {
+    /// A file or directory of the host, with the mounts below it when `recursive`.
+    Bind {
+        /// Absolute host path; must exist. A link at its end is followed.
+        source: PathBuf,
+        /// Take the mounts below it along.
+        #[serde(default)]
+        recursive: bool,
+    },
+    /// Memory.
+    Tmpfs {
+        /// Size limit in bytes; `None` is the kernel's default (half of the memory).
+        #[serde(default)]
+        size: Option<u64>,
+        /// Mode of its root; `None` is 01777.
+        #[serde(default)]
+        mode: Option<u32>,
+    },
+    /// The container's processes.
+    Proc,
+    /// Kernel objects, for the container's network namespace.
+    Sysfs,
+    /// POSIX message queues.
+    Mqueue,
+    /// The cgroup hierarchies, from the container's own group down.
+    Cgroup,
+}
+
+impl Default for MountKind {
+    fn default() -> Self {
+        Self::Tmpfs {
+            size: None,
+            mode: None,
+        }
+    }
+}
+
+/// Mount propagation, seen from the container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Propagation {
+    /// Nothing travels.
+    #[default]
+    Private,
+    /// From the host to the container (`HostToContainer`).
+    Slave,
+    /// Both ways (`Bidirectional`).
+    Shared,
+}
+
+/// A device node to make under `/dev`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Absolute path inside the container.
+    pub path: PathBuf,
+    /// Character or block.
+    pub kind: DeviceKind,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    #[serde(default)]
+    pub uid: u32,
+    /// Group.
+    #[serde(default)]
+    pub gid: u32,
+}
+
+/// The two kinds of device node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceKind {
+    /// Character device.
+    Char,
+    /// Block device.
+    Block,
+}
+
+/// The namespaces of a container; the mount namespace is always its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespaces {
+    /// Network.
+    #[serde(default)]
+    pub net: Scope,
+    /// IPC.
+    #[serde(default)]
+    pub ipc: Scope,
+    /// UTS.
+    #[serde(default)]
+    pub uts: Scope,
+    /// Processes.
+    #[serde(default)]
+    pub pid: PidNamespace,
+    /// The container sees the host's cgroup tree instead of its own part as the root.
+    #[serde(default)]
+    pub host_cgroup: bool,
+}
+
+/// Whose namespace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// The sandbox's, or the host's where the sandbox has none of this kind.
+    #[default]
+    Pod,
+    /// The host's.
+    Host,
+}
+
+/// Whose processes a container sees.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PidNamespace {
+    /// Its own, with its first process as PID 1.
+    #[default]
+    Private,
+    /// The sandbox's (`SandboxSpec::pid_namespace`).
+    Pod,
+    /// The host's.
+    Host,
+    /// That of another container of the sandbox, by id.
+    Target(String),
+}
+
+/// A container's cgroup.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CgroupSpec {
+    /// Files to which the child itself writes "0" (v1: `tasks` per controller). Writing a pid from outside would cost
+    /// a grace period of milliseconds.
+    #[serde(default)]
+    pub join: Vec<PathBuf>,
+    /// v2: the directory the child is cloned into.
+    #[serde(default)]
+    pub v2_dir: Option<PathBuf>,
+    /// The file with an `oom_kill N` line (v1 `memory.oom_control`, v2 `memory.events`).
+    #[serde(default)]
+    pub oom_counter: Option<PathBuf>,
+}
+
+/// Where a container's output goes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LogSpec {
+    /// The log file; its directory exists.
+    pub path: PathBuf,
+    /// When it rotates.
+    #[serde(default)]
+    pub limits: LogLimits,
+}
+
+/// When a log rotates.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLimits {
+    /// Bytes after which the file is rotated; 0 never.
+    #[serde(default)]
+    pub max_size: u64,
+    /// Files kept, the live one included; 0 keeps all.
+    #[serde(default)]
+    pub max_files: u32,
+}
+
+/// Terminal size in characters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowSize {
+    /// Rows.
+    pub rows: u16,
+    /// Columns.
+    pub cols: u16,
+}
+
+/// A process to run in a running container, with the descriptors of `stdio` in that order.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ExecSpec {
+    /// The container.
+    pub container: String,
+    /// The exec's own id, unique in the container until forgotten.
+    pub id: String,
+    /// The process.
+    pub process: Process,
+    /// Which descriptors come along; those absent are `/dev/null`. Must be empty with `tty`.
+    #[serde(default)]
+    pub stdio: Vec<Stdio>,
+    /// The process gets a terminal, whose master comes with the reply.
+    #[serde(default)]
+    pub tty: bool,
+    /// Terminal size at the start.
+    #[serde(default)]
+    pub window: Option<WindowSize>,
+    /// As in [`ContainerSpec::deadline_ms`].
+    #[serde(default)]
+    pub deadline_ms: u64,
+}
+
+/// A standard descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stdio {
+    /// 0.
+    Stdin,
+    /// 1.
+    Stdout,
+    /// 2.
+    Stderr,
+}
