@@ -1,1 +1,11 @@
-//! podd-core.
+//! Every decision of the node, as plain functions over values: Kubernetes objects and small observation types
+//! go in, actions and statuses come out. Nothing here reads a clock, a file, a socket or a global.
+
+pub mod defaults;
+pub mod field;
+pub mod names;
+pub mod pod;
+pub mod qos;
+pub mod quantity;
+pub mod validation;
+pub mod verdict;

@@ -1,0 +1,153 @@
+//! The defaults that Kubernetes' API server writes into a Pod that is silent.
+//!
+//! Source: `pkg/apis/core/v1/defaults.go` of Kubernetes 1.36, for the fields that podd knows.
+
+use k8s_openapi::api::core::v1::{
+    Container, EmptyDirVolumeSource, Pod, PodSecurityContext, PodSpec,
+};
+
+/// The grace that a pod gets when its manifest is silent, in seconds.
+pub const GRACE_SECONDS: i64 = 30;
+
+/// Fills in what the manifest of a Pod left out.
+pub fn pod(pod: &mut Pod) {
+    if let Some(spec) = &mut pod.spec {
+        pod_spec(spec);
+    }
+}
+
+/// Fills in what a pod template or a Pod's `spec` left out.
+pub fn pod_spec(spec: &mut PodSpec) {
+    let host_network = spec.host_network == Some(true);
+    for container in spec
+        .containers
+        .iter_mut()
+        .chain(spec.init_containers.iter_mut().flatten())
+    {
+        container_defaults(container, host_network);
+    }
+    for volume in spec.volumes.iter_mut().flatten() {
+        if volume_has_no_source(volume) {
+            volume.empty_dir = Some(EmptyDirVolumeSource::default());
+        }
+        if let Some(host_path) = &mut volume.host_path {
+            host_path.type_.get_or_insert_default();
+        }
+    }
+    set(&mut spec.restart_policy, "Always");
+    set(&mut spec.dns_policy, "ClusterFirst");
+    set(&mut spec.scheduler_name, "default-scheduler");
+    spec.termination_grace_period_seconds
+        .get_or_insert(GRACE_SECONDS);
+    spec.enable_service_links.get_or_insert(true);
+    spec.security_context
+        .get_or_insert_with(PodSecurityContext::default);
+}
+
+fn container_defaults(container: &mut Container, host_network: bool) {
+    let image = container.image.as_deref().unwrap_or("");
+    set(&mut container.image_pull_policy, pull_policy(image));
+    set(
+        &mut container.termination_message_path,
+        "/dev/termination-log",
+    );
+    set(&mut container.termination_message_policy, "File");
+    for port in container.ports.iter_mut().flatten() {
+        set(&mut port.protocol, "TCP");
+        if host_network && port.host_port.is_none_or(|p| p == 0) {
+            port.host_port = Some(port.container_port);
+        }
+    }
+    let resources = container.resources.get_or_insert_default();
+    if let Some(limits) = &resources.limits {
+        let requests = resources.requests.get_or_insert_default();
+        for (name, limit) in limits {
+            requests
+                .entry(name.clone())
+                .or_insert_with(|| limit.clone());
+        }
+    }
+}
+
+/// `Always` for an image whose tag is `latest` or missing, else `IfNotPresent`.
+#[must_use]
+pub fn pull_policy(image: &str) -> &'static str {
+    let name = image.rsplit('/').next().unwrap_or(image);
+    let by_digest = image.contains('@');
+    let tag = name
+        .split_once('@')
+        .map_or(name, |(n, _)| n)
+        .split_once(':')
+        .map(|(_, tag)| tag);
+    match tag {
+        _ if by_digest => "IfNotPresent",
+        None | Some("latest" | "") => "Always",
+        Some(_) => "IfNotPresent",
+    }
+}
+
+/// A volume that names no source is an emptyDir.
+fn volume_has_no_source(volume: &k8s_openapi::api::core::v1::Volume) -> bool {
+    let bare = k8s_openapi::api::core::v1::Volume {
+        name: volume.name.clone(),
+        ..Default::default()
+    };
+    *volume == bare
+}
+
+fn set(field: &mut Option<String>, default: &str) {
+    if field.as_deref().is_none_or(str::is_empty) {
+        *field = Some(default.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_pull_policy_follows_the_tag() {
+        let table = [
+            ("nginx", "Always"),
+            ("nginx:latest", "Always"),
+            ("nginx:1.25", "IfNotPresent"),
+            ("localhost:5000/nginx", "Always"),
+            ("localhost:5000/a/nginx:2", "IfNotPresent"),
+            ("nginx@sha256:aa", "IfNotPresent"),
+            ("nginx:latest@sha256:aa", "IfNotPresent"),
+        ];
+        for (image, policy) in table {
+            assert_eq!(pull_policy(image), policy, "{image}");
+        }
+    }
+
+    #[test]
+    fn a_bare_pod_gets_what_kubernetes_would_write() {
+        let mut bare: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "p"},
+            "spec": {
+                "hostNetwork": true,
+                "containers": [{"name": "c", "image": "i:1", "ports": [{"containerPort": 80}],
+                    "resources": {"limits": {"cpu": "1", "memory": "1Mi"}, "requests": {"cpu": "500m"}}}],
+                "volumes": [{"name": "v"}, {"name": "h", "hostPath": {"path": "/x"}}]
+            }
+        }))
+        .unwrap();
+        pod(&mut bare);
+        let spec = serde_json::to_value(bare.spec.unwrap()).unwrap();
+        assert_eq!(
+            spec,
+            json!({
+                "hostNetwork": true, "restartPolicy": "Always", "dnsPolicy": "ClusterFirst",
+                "schedulerName": "default-scheduler", "terminationGracePeriodSeconds": 30,
+                "enableServiceLinks": true, "securityContext": {},
+                "containers": [{"name": "c", "image": "i:1", "imagePullPolicy": "IfNotPresent",
+                    "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File",
+                    "ports": [{"containerPort": 80, "hostPort": 80, "protocol": "TCP"}],
+                    "resources": {"limits": {"cpu": "1", "memory": "1Mi"}, "requests": {"cpu": "500m", "memory": "1Mi"}}}],
+                "volumes": [{"name": "v", "emptyDir": {}}, {"name": "h", "hostPath": {"path": "/x", "type": ""}}]
+            })
+        );
+    }
+}

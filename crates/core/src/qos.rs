@@ -1,0 +1,313 @@
+//! Quality of service: the class of a pod, and the numbers that the kubelet derives from requests
+//! and limits (cgroup shares and quotas, `oom_score_adj`).
+//!
+//! Sources: `pkg/apis/core/v1/helper/qos`, `pkg/kubelet/cm/helpers_linux.go`,
+//! `pkg/kubelet/qos/policy.go` of Kubernetes 1.36.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as RawQuantity;
+
+use crate::quantity::Quantity;
+
+/// The scheduling period of CPU quotas, in microseconds.
+pub const CPU_PERIOD: i64 = 100_000;
+/// The least CPU quota the kernel takes, in microseconds.
+const CPU_QUOTA_MIN: i64 = 1_000;
+/// The least CPU shares.
+pub const CPU_SHARES_MIN: i64 = 2;
+/// The most CPU shares.
+pub const CPU_SHARES_MAX: i64 = 262_144;
+
+/// The class of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Class {
+    /// Every container has limits for cpu and memory, equal to its requests.
+    Guaranteed,
+    /// Some container asks for something.
+    Burstable,
+    /// No container asks for anything.
+    BestEffort,
+}
+
+impl Class {
+    /// As in `status.qosClass`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Guaranteed => "Guaranteed",
+            Class::Burstable => "Burstable",
+            Class::BestEffort => "BestEffort",
+        }
+    }
+}
+
+/// What a container or a pod may use, in the cgroup's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CgroupNumbers {
+    /// `cpu.shares`.
+    pub cpu_shares: i64,
+    /// `cpu.cfs_quota_us` for a period of [`CPU_PERIOD`]; none is unlimited.
+    pub cpu_quota: Option<i64>,
+    /// `memory.limit_in_bytes`; none is unlimited.
+    pub memory: Option<i64>,
+}
+
+/// The class of a pod.
+#[must_use]
+pub fn class(pod: &Pod) -> Class {
+    let Some(spec) = &pod.spec else {
+        return Class::BestEffort;
+    };
+    let mut asks = false;
+    let mut guaranteed = true;
+    for container in containers(spec) {
+        for name in ["cpu", "memory"] {
+            let request = request(container, name).filter(|q| *q != Quantity::ZERO);
+            let limit = limit(container, name).filter(|q| *q != Quantity::ZERO);
+            asks |= request.is_some() || limit.is_some();
+            guaranteed &= limit.is_some() && request.or(limit) == limit;
+        }
+    }
+    match (asks, guaranteed) {
+        (false, _) => Class::BestEffort,
+        (true, true) => Class::Guaranteed,
+        (true, false) => Class::Burstable,
+    }
+}
+
+/// The numbers of one container's cgroup.
+#[must_use]
+pub fn container_numbers(container: &Container) -> CgroupNumbers {
+    let cpu_limit = limit(container, "cpu");
+    let cpu_request = request(container, "cpu").or(cpu_limit);
+    CgroupNumbers {
+        cpu_shares: shares(cpu_request.unwrap_or_default().milli()),
+        cpu_quota: cpu_limit.and_then(|q| quota(q.milli())),
+        memory: limit(container, "memory")
+            .map(Quantity::value)
+            .filter(|bytes| *bytes > 0),
+    }
+}
+
+/// The numbers of a pod's cgroup: requests summed; limits only where every container has one.
+/// Init containers run alone and before, so the larger of them and the sum counts.
+#[must_use]
+pub fn pod_numbers(pod: &Pod) -> CgroupNumbers {
+    let Some(spec) = &pod.spec else {
+        return CgroupNumbers {
+            cpu_shares: CPU_SHARES_MIN,
+            ..Default::default()
+        };
+    };
+    let all_limit =
+        |name| containers(spec).all(|c| limit(c, name).is_some_and(|q| q > Quantity::ZERO));
+    let cpu_limit = all_limit("cpu").then(|| total(spec, |c| limit(c, "cpu")).milli());
+    CgroupNumbers {
+        cpu_shares: shares(pod_request(pod, "cpu").milli()),
+        cpu_quota: cpu_limit.and_then(quota),
+        memory: all_limit("memory").then(|| total(spec, |c| limit(c, "memory")).value()),
+    }
+}
+
+/// What a pod asks of the node for `cpu` or `memory`.
+#[must_use]
+pub fn pod_request(pod: &Pod, name: &str) -> Quantity {
+    pod.spec.as_ref().map_or(Quantity::ZERO, |spec| {
+        total(spec, |c| request(c, name).or_else(|| limit(c, name)))
+    })
+}
+
+/// The `oom_score_adj` of a container of a pod, on a node with `memory_capacity` bytes.
+#[must_use]
+pub fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> i64 {
+    match class(pod) {
+        Class::Guaranteed => -997,
+        Class::BestEffort => 1000,
+        Class::Burstable => {
+            let asked = request(container, "memory").unwrap_or_default().value();
+            let part = i128::from(asked) * 1000 / i128::from(memory_capacity.max(1));
+            let adjust = 1000 - i64::try_from(part.clamp(0, 1000)).unwrap_or(1000);
+            adjust.clamp(3, 999)
+        }
+    }
+}
+
+/// CPU shares for thousandths of a core.
+#[must_use]
+pub fn shares(milli: i64) -> i64 {
+    (milli.saturating_mul(1024) / 1000).clamp(CPU_SHARES_MIN, CPU_SHARES_MAX)
+}
+
+/// CPU quota in microseconds for thousandths of a core; none for zero.
+#[must_use]
+pub fn quota(milli: i64) -> Option<i64> {
+    (milli > 0).then(|| (milli.saturating_mul(CPU_PERIOD) / 1000).max(CPU_QUOTA_MIN))
+}
+
+fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
+    spec.containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten())
+}
+
+fn total(spec: &PodSpec, of: impl Fn(&Container) -> Option<Quantity>) -> Quantity {
+    let running: Quantity = spec.containers.iter().filter_map(&of).sum();
+    let init = spec.init_containers.iter().flatten().filter_map(&of).max();
+    running.max(init.unwrap_or_default())
+}
+
+fn request(container: &Container, name: &str) -> Option<Quantity> {
+    amount(container.resources.as_ref()?.requests.as_ref(), name)
+}
+
+fn limit(container: &Container, name: &str) -> Option<Quantity> {
+    amount(container.resources.as_ref()?.limits.as_ref(), name)
+}
+
+/// Validation has refused what does not parse.
+fn amount(list: Option<&BTreeMap<String, RawQuantity>>, name: &str) -> Option<Quantity> {
+    Quantity::parse(&list?.get(name)?.0).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn pod(containers: Value, init: Value) -> Pod {
+        serde_json::from_value(json!({"spec": {"containers": containers, "initContainers": init}}))
+            .unwrap()
+    }
+
+    fn c(requests: Value, limits: Value) -> Value {
+        json!({"name": "c", "resources": {"requests": requests, "limits": limits}})
+    }
+
+    #[test]
+    fn the_class_follows_requests_and_limits() {
+        let both = json!({"cpu": "1", "memory": "1Gi"});
+        let table = [
+            (
+                json!([c(json!({}), json!({}))]),
+                json!([]),
+                Class::BestEffort,
+            ),
+            (
+                json!([c(both.clone(), both.clone())]),
+                json!([]),
+                Class::Guaranteed,
+            ),
+            (
+                json!([c(json!({}), both.clone())]),
+                json!([]),
+                Class::Guaranteed,
+            ),
+            (
+                json!([c(json!({"cpu": "1000m", "memory": "1024Mi"}), both.clone())]),
+                json!([]),
+                Class::Guaranteed,
+            ),
+            (
+                json!([c(json!({"cpu": "1"}), json!({}))]),
+                json!([]),
+                Class::Burstable,
+            ),
+            (
+                json!([c(both.clone(), both.clone()), c(json!({}), json!({}))]),
+                json!([]),
+                Class::Burstable,
+            ),
+            (
+                json!([c(both.clone(), both.clone())]),
+                json!([c(json!({}), json!({}))]),
+                Class::Burstable,
+            ),
+            (
+                json!([c(json!({"cpu": "0"}), json!({"memory": "0"}))]),
+                json!([]),
+                Class::BestEffort,
+            ),
+        ];
+        for (containers, init, want) in table {
+            assert_eq!(class(&pod(containers.clone(), init)), want, "{containers}");
+        }
+    }
+
+    #[test]
+    fn shares_and_quotas_are_the_kubelets() {
+        assert_eq!(
+            [0, 1, 2, 100, 500, 1000, 1_000_000].map(shares),
+            [2, 2, 2, 102, 512, 1024, 262_144]
+        );
+        assert_eq!(
+            [0, 1, 5, 100, 500, 2000].map(quota),
+            [
+                None,
+                Some(1000),
+                Some(1000),
+                Some(10_000),
+                Some(50_000),
+                Some(200_000)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_pod_is_limited_only_where_every_container_is() {
+        let limited = c(
+            json!({"cpu": "250m"}),
+            json!({"cpu": "500m", "memory": "64Mi"}),
+        );
+        let free = c(json!({"cpu": "250m"}), json!({"memory": "64Mi"}));
+        let numbers = pod_numbers(&pod(json!([limited, limited]), json!([])));
+        assert_eq!(
+            numbers,
+            CgroupNumbers {
+                cpu_shares: 512,
+                cpu_quota: Some(100_000),
+                memory: Some(128 << 20)
+            }
+        );
+        let numbers = pod_numbers(&pod(json!([limited, free]), json!([])));
+        assert_eq!(
+            numbers,
+            CgroupNumbers {
+                cpu_shares: 512,
+                cpu_quota: None,
+                memory: Some(128 << 20)
+            }
+        );
+        let big_init = c(json!({"cpu": "2"}), json!({"cpu": "3", "memory": "1Gi"}));
+        let numbers = pod_numbers(&pod(json!([limited]), json!([big_init])));
+        assert_eq!(
+            numbers,
+            CgroupNumbers {
+                cpu_shares: 2048,
+                cpu_quota: Some(300_000),
+                memory: Some(1 << 30)
+            }
+        );
+    }
+
+    #[test]
+    fn the_oom_score_follows_the_class_and_the_share_of_memory() {
+        let gib = 1 << 30;
+        let both = json!({"cpu": "1", "memory": "1Gi"});
+        let table = [
+            (c(both.clone(), both.clone()), -997),
+            (c(json!({}), json!({})), 1000),
+            (c(json!({"memory": "1Gi"}), json!({})), 750),
+            (c(json!({"cpu": "1"}), json!({})), 999),
+            (c(json!({"memory": "4Gi"}), json!({})), 3),
+        ];
+        for (container, want) in table {
+            let pod = pod(json!([container]), json!([]));
+            assert_eq!(
+                oom_score_adj(&pod, &pod.spec.as_ref().unwrap().containers[0], 4 * gib),
+                want
+            );
+        }
+    }
+}
