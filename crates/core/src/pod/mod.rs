@@ -1,0 +1,35 @@
+//! What a pod needs next, and what is true of it now.
+//!
+//! [`decide`] compares the wish (a `Pod` and a [`Goal`]) with what was seen ([`Observation`]) and answers with the
+//! next batch of [`Action`]s; [`status`] turns the same values into the `PodStatus` that is published. Both are
+//! pure. What cannot be observed again (how often a container crashed, what the last pull said) lives in
+//! [`Memory`], which changes only through [`Memory::began`] and [`Memory::ended`].
+//!
+//! ```text
+//!           ┌──────────── observe (CRI) ───────────┐
+//!           ▼                                      │
+//!   Observation, Memory ── decide ──► batch ── act ┤
+//!           └───────────── status ──► publish      │
+//!                                    update, event, wake_at
+//! ```
+
+mod action;
+mod back_off;
+mod containers;
+mod decide;
+mod memory;
+mod observation;
+mod status;
+
+pub use action::{Action, Decision, Failure, Goal, KillReason, LastStep, Outcome, Refusal, Target};
+pub use back_off::{BackOff, Limits as BackOffLimits};
+pub use containers::{
+    Kind, Member, PullPolicy, RestartPolicy, container_hash, members, termination_grace,
+};
+pub use decide::decide;
+pub use memory::{ImageKnown, Memory};
+pub use observation::{
+    ContainerSeen, ContainerState, Exit, NodeFacts, Observation, Resources, SandboxSeen,
+    SandboxState,
+};
+pub use status::status;
