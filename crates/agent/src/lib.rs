@@ -5,5 +5,9 @@
 //! It knows its runtime only as the two CRI service traits and its API only as a `kube::Client`.
 
 pub mod config;
+pub mod events;
+pub mod logs;
+pub mod volumes;
+mod watch;
 
 pub use config::Config;

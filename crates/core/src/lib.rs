@@ -1,6 +1,7 @@
 //! Every decision of the node, as plain functions over values: Kubernetes objects and small observation types
 //! go in, actions and statuses come out. Nothing here reads a clock, a file, a socket or a global.
 
+pub mod admission;
 pub mod defaults;
 pub mod field;
 pub mod names;

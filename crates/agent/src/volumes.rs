@@ -1,0 +1,196 @@
+//! Volumes of pods: a directory (or a host path) per volume, ready before the containers and gone after them. Each kind
+//! is a row of [`KINDS`]; planning is pure, [`Volumes::set_up`] applies the plans beneath the pod's own directory, and
+//! there is one removal, [`Volumes::tear_down`], for finished pods, orphans and half-made ones alike.
+//!
+//! Layout: `<root>/pods/<uid>/volumes/<kind>/<name>`. Contents come from workloads and are hostile: nothing here resolves
+//! a path through a link or across a mount that a workload could have made.
+
+mod empty_dir;
+mod host_path;
+mod mounts;
+mod tree;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use k8s_openapi::api::core::v1::{Pod, Volume};
+use rustix::fs::Mode;
+
+use crate::config::is_path_component;
+
+/// Why a volume is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// The kind is not implemented, or the values make no sense; trying again changes nothing.
+    #[error("volume {volume:?}: {message}")]
+    Invalid {
+        /// Name of the volume.
+        volume: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A hostPath is not what its type says; in the kubelet's words.
+    #[error("hostPath type check failed: {0}")]
+    TypeCheck(String),
+    /// The kernel refused.
+    #[error("{action} {path}", path = path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Removal went on past errors; these are all of them.
+    #[error("remove volumes of pod {uid}: {}", errors.join("; "))]
+    Removal {
+        /// The pod.
+        uid: String,
+        /// Each with its path.
+        errors: Vec<String>,
+    },
+}
+
+impl VolumeError {
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {
+        Self::Io { action, path: path.into(), source: source.into() }
+    }
+}
+
+/// What must be done for one volume; a value, so that it can be tested without a kernel.
+#[derive(Clone, Debug, PartialEq)]
+enum Plan {
+    /// A directory of the pod's own, on disk.
+    Directory,
+    /// A tmpfs of this size in bytes, half of the memory where none is given.
+    Memory { size: Option<i64> },
+    /// A path of the host, checked and perhaps created.
+    Host { path: PathBuf, expect: host_path::Expect },
+}
+
+/// One kind of volume: the directory of its volumes and how a volume's source becomes a plan. A new kind is a new row.
+struct Kind {
+    directory: &'static str,
+    plan: fn(&Volume, &Pod) -> Option<Result<Plan, String>>,
+}
+
+const KINDS: &[Kind] = &[
+    Kind { directory: "empty-dir", plan: empty_dir::plan },
+    Kind { directory: "host-path", plan: host_path::plan },
+];
+
+/// The volumes beneath one directory of pods.
+#[derive(Clone, Debug)]
+pub struct Volumes {
+    pods: PathBuf,
+}
+
+impl Volumes {
+    /// Volumes beneath `pods` (`<root>/pods`).
+    pub fn new(pods: impl Into<PathBuf>) -> Self {
+        Self { pods: pods.into() }
+    }
+
+    /// Make every volume of a pod, or find it made; returns the host path of each by name. Blocking.
+    pub fn set_up(&self, pod: &Pod) -> Result<BTreeMap<String, PathBuf>, VolumeError> {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
+        let pod_dir = self.pod_directory(uid)?;
+        let mut paths = BTreeMap::new();
+        for volume in volumes {
+            let path = self.set_up_one(pod, uid, &pod_dir, volume)?;
+            paths.insert(volume.name.clone(), path);
+        }
+        Ok(paths)
+    }
+
+    /// Remove everything of a pod: mounts, volumes, the pod's directory. Idempotent; goes on past errors. Blocking.
+    pub fn tear_down(&self, uid: &str) -> Result<(), VolumeError> {
+        if !is_path_component(uid) {
+            return Err(removal(uid, vec![format!("{uid:?} is no pod uid")]));
+        }
+        let path = self.pods.join(uid);
+        let mut errors = Vec::new();
+        if let Err(error) = mounts::unmount_beneath(&path) {
+            errors.push(error.to_string());
+        }
+        match tree::open_directory(&self.pods) {
+            Ok(pods) => errors.extend(tree::remove(&pods, uid).into_iter().map(|e| e.to_string())),
+            Err(error) if error == rustix::io::Errno::NOENT => {}
+            Err(error) => errors.push(format!("{}: {error}", self.pods.display())),
+        }
+        if errors.is_empty() { Ok(()) } else { Err(removal(uid, errors)) }
+    }
+
+    /// UIDs that have a directory, for the search for orphans. Blocking.
+    pub fn known_uids(&self) -> io::Result<Vec<String>> {
+        let entries = match std::fs::read_dir(&self.pods) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut uids = Vec::new();
+        for entry in entries {
+            uids.extend(entry?.file_name().into_string());
+        }
+        Ok(uids)
+    }
+
+    /// The pod's own directory, made if need be (mode 0750).
+    pub(crate) fn pod_directory(&self, uid: &str) -> Result<OwnedFd, VolumeError> {
+        if !is_path_component(uid) {
+            return Err(VolumeError::Invalid { volume: String::new(), message: format!("{uid:?} is no pod uid") });
+        }
+        std::fs::create_dir_all(&self.pods).map_err(|e| VolumeError::io("create directory", &self.pods, e))?;
+        let pods = tree::open_directory(&self.pods).map_err(|e| VolumeError::io("open directory", &self.pods, e))?;
+        tree::ensure_directory(&pods, uid, PRIVATE)
+            .map_err(|e| VolumeError::io("create directory", self.pods.join(uid), e))
+    }
+
+    fn set_up_one(&self, pod: &Pod, uid: &str, pod_dir: &OwnedFd, volume: &Volume) -> Result<PathBuf, VolumeError> {
+        let invalid = |message: String| VolumeError::Invalid { volume: volume.name.clone(), message };
+        if !is_path_component(&volume.name) || volume.name.starts_with('.') {
+            return Err(invalid("the name cannot be a directory's".into()));
+        }
+        let planned = KINDS.iter().find_map(|kind| Some((kind, (kind.plan)(volume, pod)?)));
+        let (kind, plan) = planned.ok_or_else(|| invalid("its kind is not implemented".into()))?;
+        let plan = plan.map_err(invalid)?;
+        let path = self.pods.join(uid).join("volumes").join(kind.directory).join(&volume.name);
+        match plan {
+            Plan::Host { path, expect } => host_path::apply(&path, expect).map(|()| path),
+            Plan::Directory => {
+                let parent = kind_directory(pod_dir, kind, &path)?;
+                empty_dir::ensure_directory(&parent, &volume.name).map_err(|e| VolumeError::io("create", &path, e))?;
+                Ok(path)
+            }
+            Plan::Memory { size } => {
+                let parent = kind_directory(pod_dir, kind, &path)?;
+                empty_dir::ensure_tmpfs(&parent, &volume.name, size)
+                    .map_err(|e| VolumeError::io("mount a tmpfs on", &path, e))?;
+                Ok(path)
+            }
+        }
+    }
+}
+
+/// Directories that only root may look into.
+const PRIVATE: Mode = Mode::from_raw_mode(0o750);
+
+fn kind_directory(pod_dir: &OwnedFd, kind: &Kind, path: &Path) -> Result<OwnedFd, VolumeError> {
+    tree::ensure_directory(pod_dir, "volumes", PRIVATE)
+        .and_then(|volumes| tree::ensure_directory(&volumes, kind.directory, PRIVATE))
+        .map_err(|e| VolumeError::io("create the directory of", path, e))
+}
+
+fn removal(uid: &str, errors: Vec<String>) -> VolumeError {
+    VolumeError::Removal { uid: uid.into(), errors }
+}
+
+#[cfg(test)]
+mod tests;
