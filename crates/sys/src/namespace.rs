@@ -1,0 +1,273 @@
+//! Namespaces made and entered without the calling thread leaving its own.
+//!
+//! A thread that has entered another network namespace must never come back to a pool of workers; so the work is done by a
+//! thread made for it, which ends afterwards.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::thread;
+
+use rustix::fs::OFlags;
+use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
+
+use crate::procfs;
+
+/// Which namespaces a pod gets and what is written inside before anybody enters.
+#[derive(Debug, Clone, Default)]
+pub struct PodNamespacesSpec {
+    /// A network namespace of its own.
+    pub net: bool,
+    /// An IPC namespace of its own.
+    pub ipc: bool,
+    /// A UTS namespace of its own.
+    pub uts: bool,
+    /// Host name, for an own UTS namespace.
+    pub hostname: Option<String>,
+    /// Sysctls by dotted name. The caller has checked that each belongs to a namespace the pod owns.
+    pub sysctls: Vec<(String, String)>,
+}
+
+/// A pod's namespaces, alive as long as the descriptors are or a process is inside.
+#[derive(Debug)]
+pub struct PodNamespaces {
+    /// Network.
+    pub net: Option<OwnedFd>,
+    /// IPC.
+    pub ipc: Option<OwnedFd>,
+    /// UTS.
+    pub uts: Option<OwnedFd>,
+}
+
+/// Makes a pod's namespaces. The error names the sysctl when one was refused.
+pub fn create_pod_namespaces(spec: &PodNamespacesSpec) -> io::Result<PodNamespaces> {
+    in_own_thread(|| {
+        let wanted = [
+            (spec.net, UnshareFlags::NEWNET),
+            (spec.ipc, UnshareFlags::NEWIPC),
+            (spec.uts, UnshareFlags::NEWUTS),
+        ];
+        let flags = wanted
+            .iter()
+            .filter(|(own, _)| *own)
+            .map(|(_, flag)| *flag)
+            .collect();
+        // SAFETY: none of these flags touches the descriptor table or the memory of other threads (no CLONE_FILES, no
+        // CLONE_FS); only this thread moves, and it ends with this closure.
+        unsafe { unshare_unsafe(flags) }?;
+        if let Some(hostname) = spec.hostname.as_ref().filter(|_| spec.uts) {
+            rustix::system::sethostname(hostname.as_bytes())?;
+        }
+        for (name, value) in &spec.sysctls {
+            procfs::write_sysctl(name, value).map_err(|error| {
+                io::Error::new(error.kind(), format!("sysctl {name}={value}: {error}"))
+            })?;
+        }
+        let open = |own: bool, name: &str| own.then(|| open_own(name)).transpose();
+        Ok(PodNamespaces {
+            net: open(spec.net, "net")?,
+            ipc: open(spec.ipc, "ipc")?,
+            uts: open(spec.uts, "uts")?,
+        })
+    })
+}
+
+/// Runs `work` inside a network namespace, in a thread of its own.
+pub fn with_netns<T: Send>(
+    netns: BorrowedFd<'_>,
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    in_own_thread(|| {
+        enter(netns, Kind::Net)?;
+        work()
+    })
+}
+
+/// A raw netlink socket of `protocol` (netlink(7)) in a network namespace, or in this thread's when none is given. The
+/// socket stays there whoever uses it.
+pub fn netlink_socket(protocol: u32, netns: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+    let open = || {
+        let protocol = std::num::NonZeroU32::new(protocol).map(Protocol::from_raw);
+        Ok(socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            protocol,
+        )?)
+    };
+    match netns {
+        Some(netns) => with_netns(netns, open),
+        None => open(),
+    }
+}
+
+/// A kind of namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Network.
+    Net,
+    /// IPC.
+    Ipc,
+    /// UTS.
+    Uts,
+    /// PID: for children made afterwards.
+    Pid,
+    /// Mounts; the process must be single-threaded.
+    Mount,
+    /// Cgroup.
+    Cgroup,
+    /// User; the process must be single-threaded.
+    User,
+}
+
+impl Kind {
+    /// The kind's name under `/proc/PID/ns`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Net => "net",
+            Self::Ipc => "ipc",
+            Self::Uts => "uts",
+            Self::Pid => "pid",
+            Self::Mount => "mnt",
+            Self::Cgroup => "cgroup",
+            Self::User => "user",
+        }
+    }
+
+    fn link_type(self) -> LinkNameSpaceType {
+        match self {
+            Self::Net => LinkNameSpaceType::Network,
+            Self::Ipc => LinkNameSpaceType::InterProcessCommunication,
+            Self::Uts => LinkNameSpaceType::HostNameAndNISDomainName,
+            Self::Pid => LinkNameSpaceType::ProcessID,
+            Self::Mount => LinkNameSpaceType::Mount,
+            Self::Cgroup => LinkNameSpaceType::ControlGroup,
+            Self::User => LinkNameSpaceType::User,
+        }
+    }
+}
+
+/// Moves this thread into a namespace; for threads and processes made for that.
+pub fn enter(namespace: BorrowedFd<'_>, kind: Kind) -> io::Result<()> {
+    Ok(move_into_link_name_space(
+        namespace,
+        Some(kind.link_type()),
+    )?)
+}
+
+/// This thread's namespace of a kind.
+pub fn open_own(name: &str) -> io::Result<OwnedFd> {
+    open_of("thread-self", name)
+}
+
+/// A process's namespace. The pid has to be one that the caller keeps from being reused.
+pub fn open_of_process(pid: u32, kind: Kind) -> io::Result<OwnedFd> {
+    open_of(&pid.to_string(), kind.name())
+}
+
+/// The link is a magic one, which the verified open of [`procfs`] refuses on purpose: so its directory is opened verified
+/// and the link followed from there.
+fn open_of(process: &str, name: &str) -> io::Result<OwnedFd> {
+    let directory = procfs::open(
+        &Path::new(process).join("ns"),
+        OFlags::PATH | OFlags::DIRECTORY,
+    )?;
+    Ok(rustix::fs::openat(
+        &directory,
+        name,
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )?)
+}
+
+/// Puts this single-threaded process into new namespaces (`CLONE_NEW*`).
+pub fn unshare_own(flags: UnshareFlags) -> io::Result<()> {
+    // SAFETY: with CLONE_FILES the descriptor table would be copied, which is what `unshare_unsafe` warns of: threads
+    // that hold descriptors would see another table. The flag is masked out.
+    Ok(unsafe { unshare_unsafe(flags & !UnshareFlags::FILES) }?)
+}
+
+fn in_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        let worker = thread::Builder::new()
+            .name("namespace".into())
+            .stack_size(256 << 10);
+        match worker.spawn_scoped(scope, work)?.join() {
+            Ok(outcome) => outcome,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    fn link(name: &str) -> String {
+        std::fs::read_link(format!("/proc/thread-self/ns/{name}"))
+            .unwrap()
+            .display()
+            .to_string()
+    }
+
+    #[test]
+    fn a_pods_namespaces_are_new_and_this_thread_stays() {
+        let before = (link("net"), link("uts"));
+        let spec = PodNamespacesSpec {
+            net: true,
+            ipc: true,
+            uts: true,
+            hostname: Some("inside".into()),
+            sysctls: vec![("net.ipv4.ip_unprivileged_port_start".into(), "0".into())],
+        };
+        let made = create_pod_namespaces(&spec).unwrap();
+        assert_eq!((link("net"), link("uts")), before);
+        let netns = made.net.unwrap();
+        let inside = with_netns(netns.as_fd(), || {
+            let value = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start")?;
+            Ok((link("net"), value))
+        });
+        let (net, value) = inside.unwrap();
+        assert_ne!(net, before.0);
+        assert_eq!(value, "0\n");
+        assert!(made.ipc.is_some());
+        let uts = made.uts.unwrap();
+        let name = in_own_thread(|| {
+            enter(uts.as_fd(), Kind::Uts)?;
+            Ok(rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .into_owned())
+        });
+        assert_eq!(name.unwrap(), "inside");
+    }
+
+    #[test]
+    fn a_refused_sysctl_is_named() {
+        let spec = PodNamespacesSpec {
+            sysctls: vec![("net.no.such".into(), "1".into())],
+            ..Default::default()
+        };
+        assert!(
+            create_pod_namespaces(&spec)
+                .unwrap_err()
+                .to_string()
+                .contains("net.no.such=1")
+        );
+    }
+
+    #[test]
+    fn a_netlink_socket_opens_here_and_there() {
+        const ROUTE: u32 = 0;
+        netlink_socket(ROUTE, None).unwrap();
+        let spec = PodNamespacesSpec {
+            net: true,
+            ..Default::default()
+        };
+        let netns = create_pod_namespaces(&spec).unwrap().net.unwrap();
+        netlink_socket(ROUTE, Some(netns.as_fd())).unwrap();
+    }
+}
