@@ -12,6 +12,7 @@
 mod calls;
 pub mod client;
 pub mod server;
+pub mod streaming;
 pub mod v1;
 
 pub use v1::image_service_server::ImageService;

@@ -1,0 +1,349 @@
+//! The streaming server that kubelet and crictl dial: loopback only, a port of its own, one-time tokens.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection};
+use axum::extract::{Path, State};
+use axum::response::Response;
+use axum::routing::any;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::Status;
+
+use super::StreamingRuntime;
+use super::channels::{Failure, Protocol};
+use super::session::{Pending, Session, Workshop};
+use super::tokens::{MAX_WAITING, Tokens};
+use super::websocket::{self, Limits, MAX_INPUT};
+use crate::v1::{AttachRequest, ExecRequest, PortForwardRequest};
+
+/// Connections that are served at a time, before and after their upgrade.
+const MAX_CONNECTIONS: usize = 1000;
+/// A connection must have sent its request by then.
+const REQUEST: Duration = Duration::from_secs(30);
+/// How long sessions may take to end when the server does.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// What may be set. The defaults are the kubelet's.
+pub struct Options {
+    /// A session in which neither side says anything ends after this.
+    pub idle: Duration,
+    /// A client that does not read has this long to take the output of work that has ended.
+    pub drain: Duration,
+    /// A client that was told that it is over has this long to close its side.
+    pub farewell: Duration,
+    /// Makes a token: unguessable, never the same twice, of characters that a path may hold.
+    pub token: Box<dyn Fn() -> String + Send + Sync>,
+}
+
+impl Options {
+    /// The usual times, and tokens from `token`.
+    pub fn new(token: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        Self {
+            idle: Duration::from_secs(4 * 60 * 60),
+            drain: Duration::from_secs(30),
+            farewell: Duration::from_secs(3),
+            token: Box::new(token),
+        }
+    }
+}
+
+/// Keeps requests until they are dialled, then runs them. Ends when dropped; it holds the runtime, so a
+/// runtime that owns its server hands in a part of itself, not the whole.
+pub struct Server {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+}
+
+struct Shared {
+    waiting: Mutex<Tokens<Pending>>,
+    options: Options,
+    workshop: Workshop,
+    places: Arc<Semaphore>,
+}
+
+impl Server {
+    /// Listens on a free port of 127.0.0.1.
+    ///
+    /// # Errors
+    /// What the system answers when there is none.
+    pub async fn bind(runtime: Arc<dyn StreamingRuntime>, options: Options) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let workshop = Workshop {
+            runtime,
+            tasks: TaskTracker::new(),
+            ending: CancellationToken::new(),
+        };
+        let shared = Arc::new(Shared {
+            waiting: Mutex::default(),
+            options,
+            workshop,
+            places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        });
+        shared
+            .workshop
+            .tasks
+            .spawn(accept(listener, Arc::clone(&shared)));
+        Ok(Self { shared, address })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The address at which this exec can be had, once, within a minute.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when the streams asked for cannot be, `ResourceExhausted` when a thousand
+    /// requests wait already.
+    pub fn register_exec(&self, request: ExecRequest) -> Result<String, Status> {
+        check_streams(request.stdin, request.stdout, request.stderr, request.tty)?;
+        if request.cmd.is_empty() {
+            return Err(Status::invalid_argument("exec needs a command"));
+        }
+        self.register("exec", Pending::Exec(request))
+    }
+
+    /// The address at which this attach can be had, once, within a minute.
+    ///
+    /// # Errors
+    /// As [`Self::register_exec`].
+    pub fn register_attach(&self, request: AttachRequest) -> Result<String, Status> {
+        check_streams(request.stdin, request.stdout, request.stderr, request.tty)?;
+        self.register("attach", Pending::Attach(request))
+    }
+
+    /// The address at which this forwarding can be had, once, within a minute.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` when a thousand requests wait already.
+    pub fn register_port_forward(&self, request: PortForwardRequest) -> Result<String, Status> {
+        self.register("portforward", Pending::PortForward(request))
+    }
+
+    fn register(&self, kind: &str, pending: Pending) -> Result<String, Status> {
+        let token = (self.shared.options.token)();
+        let url = format!("http://{}/{kind}/{token}", self.address);
+        self.shared
+            .waiting()
+            .insert(Instant::now(), token, pending)
+            .map_err(|_| {
+                Status::resource_exhausted(format!("{MAX_WAITING} streaming requests wait already"))
+            })?;
+        Ok(url)
+    }
+
+    /// Ends: no new connections, sessions are told, work that goes on is dropped.
+    pub async fn shutdown(self) {
+        let tasks = self.shared.workshop.tasks.clone();
+        drop(self);
+        tasks.close();
+        if tokio::time::timeout(SHUTDOWN, tasks.wait()).await.is_err() {
+            tracing::debug!(left = tasks.len(), "streaming sessions did not end in time");
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shared.workshop.ending.cancel();
+    }
+}
+
+/// CRI's rules for what may be asked for together.
+fn check_streams(stdin: bool, stdout: bool, stderr: bool, tty: bool) -> Result<(), Status> {
+    if tty && stderr {
+        return Err(Status::invalid_argument(
+            "a terminal has no stderr of its own",
+        ));
+    }
+    if !(stdin || stdout || stderr) {
+        return Err(Status::invalid_argument(
+            "one of stdin, stdout and stderr must be set",
+        ));
+    }
+    Ok(())
+}
+
+impl Shared {
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Tokens<Pending>> {
+        self.waiting
+            .lock()
+            .expect("nothing panics while it holds this")
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let ending = shared.workshop.ending.clone();
+    let router = Router::new()
+        .route("/{kind}/{token}", any(dial))
+        .fallback(|| async { refuse(&not_found()) })
+        .with_state(Arc::clone(&shared));
+    loop {
+        let place = Arc::clone(&shared.places).acquire_owned();
+        // Dropping an accept or a wait for a place loses nothing: the connection stays in the backlog.
+        let accepted = tokio::select! {
+            () = ending.cancelled() => return,
+            accepted = async { (place.await, listener.accept().await) } => accepted,
+        };
+        let (Ok(place), accepted) = accepted else {
+            return;
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "streaming connection not accepted");
+                // Out of descriptors, most likely: not at once again.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        // Small messages go both ways; waiting to fill a segment would cost 40 ms each.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "no TCP_NODELAY");
+        }
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(REQUEST)
+            .serve_connection(
+                TokioIo::new(stream),
+                TowerToHyperService::new(router.clone()),
+            )
+            .with_upgrades();
+        let ending = ending.clone();
+        shared.workshop.tasks.spawn(async move {
+            let _place = place;
+            tokio::select! {
+                // One request a connection matters; what else the client says is lost with it.
+                () = ending.cancelled() => {}
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "streaming connection ended");
+                }
+            }
+        });
+    }
+}
+
+/// Somebody comes with a token.
+async fn dial(
+    State(shared): State<Arc<Shared>>,
+    Path((kind, token)): Path<(String, String)>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    match open(&shared, &kind, &token, &headers, upgrade) {
+        Ok(response) => response,
+        Err(failure) => refuse(&failure),
+    }
+}
+
+/// Everything that can refuse does so before the token is spent.
+fn open(
+    shared: &Arc<Shared>,
+    kind: &str,
+    token: &str,
+    headers: &HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Failure> {
+    let bad = |message: String| Failure {
+        code: 400,
+        reason: "BadRequest".into(),
+        message,
+    };
+    let mut upgrade = upgrade.map_err(|rejection| match headers.get(header::UPGRADE) {
+        Some(wanted) if wanted.as_bytes().eq_ignore_ascii_case(b"spdy/3.1") => Failure {
+            code: 501,
+            reason: "NotImplemented".into(),
+            message: "SPDY/3.1 is not served; use a WebSocket".into(),
+        },
+        _ => bad(format!("not a WebSocket: {rejection}")),
+    })?;
+    let offered: Vec<String> = upgrade
+        .requested_protocols()
+        .filter_map(|name| name.to_str().ok().map(str::to_owned))
+        .collect();
+    let protocol = Protocol::negotiate(offered.iter().map(String::as_str)).ok_or_else(|| {
+        bad(format!(
+            "none of the protocols {} is known",
+            offered.join(", ")
+        ))
+    })?;
+    if !offered.is_empty() {
+        upgrade.set_selected_protocol(HeaderValue::from_static(protocol.name));
+    }
+    let place = Arc::clone(&shared.places)
+        .try_acquire_owned()
+        .map_err(|_| Failure {
+            code: 429,
+            reason: "TooManyRequests".into(),
+            message: format!("{MAX_CONNECTIONS} streams are open already"),
+        })?;
+    let pending = shared
+        .waiting()
+        .take(Instant::now(), token)
+        .ok_or_else(not_found)?;
+    let fits = matches!(
+        (kind, &pending),
+        ("exec", Pending::Exec(_))
+            | ("attach", Pending::Attach(_))
+            | ("portforward", Pending::PortForward(_))
+    );
+    if !fits {
+        return Err(not_found());
+    }
+    let workshop = shared.workshop.clone();
+    let Options {
+        idle,
+        drain,
+        farewell,
+        ..
+    } = shared.options;
+    let limits = Limits {
+        idle,
+        drain,
+        farewell,
+    };
+    Ok(upgrade
+        .max_message_size(MAX_INPUT)
+        .max_frame_size(MAX_INPUT)
+        .on_upgrade(move |socket| async move {
+            let session = Session::begin(pending, &workshop);
+            let running = websocket::run(socket, protocol, session, limits, workshop.ending);
+            workshop.tasks.track_future(running).await;
+            drop(place);
+        }))
+}
+
+fn not_found() -> Failure {
+    let message = "no such streaming request, or it was used, or a minute has passed".into();
+    Failure {
+        code: 404,
+        reason: "NotFound".into(),
+        message,
+    }
+}
+
+/// A Kubernetes `Status` as the answer.
+pub(super) fn refuse(failure: &Failure) -> Response {
+    let mut response = Response::new(Body::from(failure.to_json()));
+    *response.status_mut() =
+        StatusCode::from_u16(failure.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
