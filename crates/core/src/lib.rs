@@ -4,6 +4,7 @@
 pub mod admission;
 pub mod defaults;
 pub mod field;
+pub mod invariants;
 pub mod names;
 pub mod pod;
 pub mod qos;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::Kind;
+use super::{Kind, PullPolicy};
 
 /// What is wanted of a pod.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +52,8 @@ pub enum Action {
         container: String,
         /// The image as the spec names it.
         image: String,
+        /// Whether a pull may follow.
+        pull: PullPolicy,
     },
     /// Pull a container's image.
     PullImage {
@@ -83,12 +85,12 @@ pub enum Action {
         kind: Kind,
         /// The sandbox it goes into.
         sandbox_id: String,
-        /// The attempt of that sandbox (for events and traces).
+        /// How often the container was started before.
         restart_count: u32,
         /// The image to run, as the runtime names it.
         image_ref: String,
-        /// When the instance before it ended: this start counts as a restart and lengthens the back-off.
-        crashed_at: Option<Timestamp>,
+        /// The end of the instance before it: this start counts as a restart and lengthens the back-off.
+        crash: Option<Crash>,
     },
     /// Stop a container: its stop signal, then a kill when the grace is over.
     KillContainer {
@@ -120,6 +122,15 @@ pub enum Action {
     DeleteObject,
 }
 
+/// The end of a container that is to be started again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Crash {
+    /// When it ended, whatever its exit code.
+    pub at: Timestamp,
+    /// The key of its back-off: another definition starts a back-off of its own.
+    pub key: String,
+}
+
 /// Why a container is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KillReason {
@@ -131,8 +142,6 @@ pub enum KillReason {
     DefinitionChanged,
     /// The runtime does not know whether it runs, and another one is to be started.
     StateUnknown,
-    /// The spec does not have it (any more).
-    NotInSpec,
 }
 
 /// What an action works on. Two actions on one target never run at the same time.

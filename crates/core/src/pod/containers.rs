@@ -60,6 +60,16 @@ impl<'a> Member<'a> {
         self.spec.image.as_deref().unwrap_or_default()
     }
 
+    /// The key of its crash back-off: another image or other resources start a new one.
+    pub fn back_off_key(&self) -> String {
+        let resources = self.spec.resources.as_ref().map(serde_json::to_string);
+        format!(
+            "{} {}",
+            self.image(),
+            resources.and_then(Result::ok).unwrap_or_default()
+        )
+    }
+
     /// Whether an instance that ended with this code is followed by another one.
     pub fn restarts_after(&self, exit_code: i32) -> bool {
         match self.restart {
@@ -75,7 +85,7 @@ pub fn members(pod: &Pod) -> Vec<Member<'_>> {
     let Some(spec) = &pod.spec else {
         return Vec::new();
     };
-    let policy = restart_policy(spec.restart_policy.as_deref());
+    let policy = restart_policy(pod);
     let init = spec.init_containers.iter().flatten().map(|c| Member {
         kind: Kind::Init,
         spec: c,
@@ -118,8 +128,8 @@ pub fn container_hash(container: &Container) -> String {
 }
 
 /// The pod's restart policy as a value; absent is Always.
-pub(super) fn restart_policy(policy: Option<&str>) -> RestartPolicy {
-    match policy {
+pub(super) fn restart_policy(pod: &Pod) -> RestartPolicy {
+    match pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref()) {
         Some("Never") => RestartPolicy::Never,
         Some("OnFailure") => RestartPolicy::OnFailure,
         _ => RestartPolicy::Always,
@@ -127,23 +137,14 @@ pub(super) fn restart_policy(policy: Option<&str>) -> RestartPolicy {
 }
 
 fn pull_policy(container: &Container) -> PullPolicy {
-    match container.image_pull_policy.as_deref() {
-        Some("Always") => PullPolicy::Always,
-        Some("Never") => PullPolicy::Never,
-        Some("IfNotPresent") => PullPolicy::IfNotPresent,
-        _ if follows_latest(container.image.as_deref().unwrap_or_default()) => PullPolicy::Always,
+    let image = container.image.as_deref().unwrap_or_default();
+    match container
+        .image_pull_policy
+        .as_deref()
+        .unwrap_or_else(|| crate::defaults::pull_policy(image))
+    {
+        "Always" => PullPolicy::Always,
+        "Never" => PullPolicy::Never,
         _ => PullPolicy::IfNotPresent,
-    }
-}
-
-/// Whether an image name means "the newest": tag `latest`, or neither tag nor digest.
-fn follows_latest(image: &str) -> bool {
-    if image.contains('@') {
-        return false;
-    }
-    let last = image.rsplit('/').next().unwrap_or(image);
-    match last.split_once(':') {
-        Some((_, tag)) => tag == "latest",
-        None => true,
     }
 }

@@ -1,18 +1,192 @@
-//! The status of a pod.
+//! The status of a pod, from what was seen and remembered, and from the status published before.
+
+use std::net::IpAddr;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::{
+    api::core::v1::{ContainerStatus, HostIP, Pod, PodIP, PodStatus},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
 
-use super::{Goal, Memory, NodeFacts, Observation};
+use super::{
+    Goal, Kind, Memory, NodeFacts, Observation, Refusal, SandboxState,
+    conditions::conditions,
+    container_status::{container_status, lost},
+    containers::members,
+    decide::Turn,
+    phase::{is_terminal_phase, phase},
+    sandbox::{self, Verdict, is_host_network},
+};
 
-/// What is true of a pod now. `pod.status` is the last published status.
+/// What is true of a pod now. `pod.status` is the last published status: terminal phases, start time, transition times
+/// and the conditions of others are carried over from it.
 pub fn status(
-    _pod: &Pod,
-    _goal: &Goal,
-    _seen: &Observation,
-    _memory: &Memory,
-    _node: &NodeFacts,
-    _now: Timestamp,
+    pod: &Pod,
+    goal: &Goal,
+    seen: &Observation,
+    memory: &Memory,
+    node: &NodeFacts,
+    now: Timestamp,
 ) -> PodStatus {
-    PodStatus::default()
+    let old = pod.status.clone().unwrap_or_default();
+    if let Goal::Refuse(refusal) = goal {
+        return refused(pod, refusal, old, now);
+    }
+    let turn = Turn {
+        pod,
+        members: members(pod),
+        seen,
+        memory,
+        node,
+        now,
+    };
+    let mut status = PodStatus {
+        qos_class: Some(crate::qos::class(pod).name().to_owned()),
+        start_time: Some(old.start_time.clone().unwrap_or(Time(now))),
+        observed_generation: pod.metadata.generation,
+        init_container_statuses: statuses(
+            &turn,
+            goal,
+            Kind::Init,
+            old.init_container_statuses.as_deref(),
+        ),
+        container_statuses: statuses(
+            &turn,
+            goal,
+            Kind::Regular,
+            old.container_statuses.as_deref(),
+        ),
+        nominated_node_name: old.nominated_node_name.clone(),
+        resize: old.resize.clone(),
+        ephemeral_container_statuses: old.ephemeral_container_statuses.clone(),
+        resource_claim_statuses: old.resource_claim_statuses.clone(),
+        extended_resource_claim_status: old.extended_resource_claim_status.clone(),
+        ..Default::default()
+    };
+    addresses(&turn, &old, &mut status);
+
+    let over = is_over(&turn, goal);
+    if over {
+        mark_lost(&mut status);
+    }
+    let computed = phase(pod, &turn.members, &status, over);
+    let phase = match old.phase.as_deref().filter(|p| is_terminal_phase(Some(p))) {
+        Some(terminal) => terminal.to_owned(),
+        None => computed.to_owned(),
+    };
+    if old.phase.as_deref() == Some(&phase) {
+        // They tell why the pod is in this phase.
+        (status.reason, status.message) = (old.reason.clone(), old.message.clone());
+    }
+    status.phase = Some(phase);
+    let serves = matches!(sandbox::judge(pod, seen), Verdict::Current(_));
+    status.conditions = Some(conditions(pod, &turn.members, &status, serves, now));
+    status
+}
+
+/// The status of a pod that this node does not take.
+fn refused(pod: &Pod, refusal: &Refusal, old: PodStatus, now: Timestamp) -> PodStatus {
+    PodStatus {
+        phase: Some("Failed".to_owned()),
+        reason: Some(refusal.reason.clone()),
+        message: Some(format!("Pod was rejected: {}", refusal.message)),
+        qos_class: Some(crate::qos::class(pod).name().to_owned()),
+        start_time: Some(old.start_time.clone().unwrap_or(Time(now))),
+        observed_generation: pod.metadata.generation,
+        ..old
+    }
+}
+
+/// Whether nothing of the pod runs and nothing will: it has been stopped, or its sandbox was lost under a policy that
+/// does not begin again. The kubelet leaves a pod of the latter kind pending for ever; here it fails.
+fn is_over(turn: &Turn<'_>, goal: &Goal) -> bool {
+    let seen = turn.seen;
+    let quiet = !seen.containers.iter().any(super::ContainerSeen::may_run)
+        && seen
+            .sandboxes
+            .iter()
+            .all(|s| s.state == SandboxState::NotReady);
+    match goal {
+        Goal::Stop { .. } => quiet && !is_static(turn.pod),
+        _ => quiet && super::start::is_abandoned(turn),
+    }
+}
+
+/// Whether the pod comes from a file: it is not forced into a terminal phase when it is stopped, since its next
+/// version takes its place.
+fn is_static(pod: &Pod) -> bool {
+    let source = pod
+        .metadata
+        .annotations
+        .as_ref()
+        .and_then(|a| a.get("kubernetes.io/config.source"));
+    source.is_some_and(|source| source != "api")
+}
+
+fn statuses(
+    turn: &Turn<'_>,
+    goal: &Goal,
+    kind: Kind,
+    old: Option<&[ContainerStatus]>,
+) -> Option<Vec<ContainerStatus>> {
+    let has_init = turn.members.iter().any(|m| m.kind == Kind::Init);
+    let old_of = |name: &str| old.into_iter().flatten().find(|s| s.name == name);
+    let of_kind = turn.members.iter().filter(|m| m.kind == kind);
+    let mut all: Vec<_> = of_kind
+        .map(|m| container_status(turn, goal, m, old_of(m.name()), has_init))
+        .collect();
+    if kind == Kind::Regular {
+        // Init containers stay in the order in which they run.
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    (!all.is_empty()).then_some(all)
+}
+
+/// In a pod that is over, a container without an end was lost, if it can have run: every regular one once the pod was
+/// initialised, and every init container up to the last one that left a trace.
+fn mark_lost(status: &mut PodStatus) {
+    let traced = |s: &ContainerStatus| {
+        let ended = |s: &Option<_>| {
+            s.as_ref()
+                .is_some_and(|s: &k8s_openapi::api::core::v1::ContainerState| {
+                    s.terminated.is_some() || s.running.is_some()
+                })
+        };
+        ended(&s.state) || ended(&s.last_state)
+    };
+    let inits = status
+        .init_container_statuses
+        .as_deref_mut()
+        .unwrap_or_default();
+    let regulars = status.container_statuses.as_deref_mut().unwrap_or_default();
+    let initialized =
+        regulars.iter().any(traced) || (!inits.is_empty() && inits.iter().all(|s| s.ready));
+    let ran = if initialized {
+        inits.len()
+    } else {
+        inits.iter().rposition(traced).map_or(0, |last| last + 1)
+    };
+    inits[..ran].iter_mut().for_each(lost);
+    if initialized {
+        regulars.iter_mut().for_each(lost);
+    }
+}
+
+fn addresses(turn: &Turn<'_>, old: &PodStatus, status: &mut PodStatus) {
+    let hosts: Vec<String> = turn.node.host_ips.iter().map(IpAddr::to_string).collect();
+    status.host_ip = hosts.first().cloned();
+    status.host_ips =
+        (!hosts.is_empty()).then(|| hosts.iter().map(|ip| HostIP { ip: ip.clone() }).collect());
+    let seen = match sandbox::judge(turn.pod, turn.seen) {
+        Verdict::Current(_) if is_host_network(turn.pod) => hosts,
+        Verdict::Current(current) => current.ips.iter().map(IpAddr::to_string).collect(),
+        Verdict::Needed { .. } => Vec::new(),
+    };
+    if seen.is_empty() {
+        // A pod without a sandbox keeps the address it had: it is what its logs and its peers know it by.
+        (status.pod_ip, status.pod_ips) = (old.pod_ip.clone(), old.pod_ips.clone());
+    } else {
+        status.pod_ip = seen.first().cloned();
+        status.pod_ips = Some(seen.into_iter().map(|ip| PodIP { ip }).collect());
+    }
 }

@@ -1,0 +1,290 @@
+//! The status of one container: its state, the state before it, and what it waits for.
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{
+        ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated,
+        ContainerStateWaiting, ContainerStatus,
+    },
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+
+use super::{
+    ContainerSeen, ContainerState, Goal, Memory, NodeFacts, Target,
+    containers::{Kind, Member},
+    decide::Turn,
+    start::crash_wait,
+};
+
+/// The reason and exit code of a container that is lost.
+pub(super) const LOST: (&str, i32) = ("ContainerStatusUnknown", 137);
+
+/// How long `ErrImagePull` shows before it becomes `ImagePullBackOff`: long enough for a watcher to see it.
+const PULL_ERROR_SHOWS: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// The status of one container, given the last published one.
+pub(super) fn container_status(
+    turn: &Turn<'_>,
+    goal: &Goal,
+    member: &Member<'_>,
+    old: Option<&ContainerStatus>,
+    has_init: bool,
+) -> ContainerStatus {
+    let name = member.name();
+    let mut instances: Vec<_> = turn.seen.instances(name).collect();
+    instances.sort_by_key(|c| std::cmp::Reverse((c.created_at, c.restart_count)));
+
+    // A record older than what was published is what is left after a newer one was removed, or lost.
+    let outdated = |c: &ContainerSeen| {
+        !c.may_run() && old.is_some_and(|o| i64::from(o.restart_count) > i64::from(c.restart_count))
+    };
+    instances.retain(|c| !outdated(c));
+
+    let mut status = match instances.first() {
+        Some(newest) => from_seen(newest, old, turn.node),
+        None => from_old(member, goal, old, has_init),
+    };
+    if let Some(before) = instances.get(1).filter(|c| c.exit().is_some()) {
+        status.last_state = Some(state(before, turn.node));
+    } else if !instances.is_empty() {
+        // The record of the one before is gone, what was published of it stays.
+        status.last_state = status.last_state.take().or_else(|| carried(old, &status));
+    }
+    if let Some(waiting) = will_start(turn, goal, member, turn.seen.newest(name))
+        .then(|| waiting(turn, member))
+        .flatten()
+    {
+        if let Some(state) = status.state.take().filter(|s| s.terminated.is_some()) {
+            status.last_state = Some(state);
+        }
+        status.state = Some(waits(Some(waiting)));
+    }
+    let running = status.state.as_ref().is_some_and(|s| s.running.is_some());
+    let succeeded = status
+        .state
+        .as_ref()
+        .and_then(|s| s.terminated.as_ref())
+        .is_some_and(|t| t.exit_code == 0);
+    status.started = Some(running);
+    status.ready = match member.kind {
+        Kind::Init => succeeded,
+        Kind::Regular => running,
+    };
+    status
+}
+
+/// Marks a container of a pod that is over and of which nothing runs: what has no end in evidence was lost.
+pub(super) fn lost(status: &mut ContainerStatus) {
+    if status
+        .state
+        .as_ref()
+        .is_some_and(|s| s.terminated.is_some())
+    {
+        return;
+    }
+    status.state = Some(lost_state(
+        "The container could not be located when the pod was terminated",
+    ));
+    status.ready = false;
+    status.started = Some(false);
+}
+
+/// When the wait of a failed pull begins to show as back-off; none if it has not failed, or never shows as that.
+pub(super) fn pull_back_off_shows_at(memory: &Memory, container: &str) -> Option<Timestamp> {
+    let failed = memory.failures.get(&Target::Image(container.to_owned()))?;
+    let reason = &failed.failure.as_ref()?.reason;
+    (reason != "InvalidImageName").then(|| super::back_off::add(failed.at, PULL_ERROR_SHOWS))
+}
+
+fn from_seen(
+    seen: &ContainerSeen,
+    old: Option<&ContainerStatus>,
+    node: &NodeFacts,
+) -> ContainerStatus {
+    let ran = old
+        .and_then(|o| o.state.as_ref())
+        .is_some_and(|s| s.running.is_some());
+    let unknown = seen.state == ContainerState::Unknown;
+    ContainerStatus {
+        name: seen.name.clone(),
+        restart_count: i32::try_from(seen.restart_count).unwrap_or(i32::MAX),
+        image: seen.image.clone(),
+        image_id: seen.image_id.clone(),
+        container_id: Some(format!("{}://{}", node.runtime, seen.id)),
+        state: Some(if unknown && ran {
+            lost_state("The container could not be located when the pod was terminated")
+        } else {
+            state(seen, node)
+        }),
+        ..Default::default()
+    }
+}
+
+/// The status of a container of which the runtime has no record.
+fn from_old(
+    member: &Member<'_>,
+    goal: &Goal,
+    old: Option<&ContainerStatus>,
+    has_init: bool,
+) -> ContainerStatus {
+    let reason = if has_init {
+        "PodInitializing"
+    } else {
+        "ContainerCreating"
+    };
+    let mut status = ContainerStatus {
+        name: member.name().to_owned(),
+        image: member.image().to_owned(),
+        state: Some(waits(Some((reason.to_owned(), None)))),
+        ..Default::default()
+    };
+    let Some(old) = old else { return status };
+    let old_state = old.state.clone().unwrap_or_default();
+    if old_state.terminated.is_some() {
+        return old.clone();
+    }
+    status.restart_count = old.restart_count;
+    status.last_state = old.last_state.clone();
+    let had_end = status
+        .last_state
+        .as_ref()
+        .is_some_and(|s| s.terminated.is_some());
+    if old_state.running.is_some() && !had_end {
+        let message = "The container could not be located when the pod was deleted.  The container used to be Running";
+        status.last_state = Some(lost_state(message));
+        if matches!(goal, Goal::Run) {
+            status.restart_count = status.restart_count.saturating_add(1);
+        }
+    }
+    status
+}
+
+/// The last state that was published, if it was published for this same instance.
+fn carried(old: Option<&ContainerStatus>, new: &ContainerStatus) -> Option<ApiState> {
+    let old = old?;
+    let ended = |s: &&ApiState| s.terminated.is_some();
+    if old.container_id == new.container_id {
+        return old.last_state.clone().filter(|s| ended(&s));
+    }
+    old.state
+        .as_ref()
+        .filter(ended)
+        .or(old.last_state.as_ref().filter(ended))
+        .cloned()
+}
+
+fn state(seen: &ContainerSeen, node: &NodeFacts) -> ApiState {
+    match &seen.state {
+        ContainerState::Running { started_at } => ApiState {
+            running: Some(ContainerStateRunning {
+                started_at: Some(Time(*started_at)),
+            }),
+            ..Default::default()
+        },
+        ContainerState::Exited(exit) => ApiState {
+            terminated: Some(ContainerStateTerminated {
+                exit_code: exit.code,
+                reason: Some(exit.reason.clone()).filter(|r| !r.is_empty()),
+                message: Some(exit.message.clone()).filter(|m| !m.is_empty()),
+                started_at: Some(Time(exit.started_at)),
+                finished_at: Some(Time(exit.finished_at)),
+                container_id: Some(format!("{}://{}", node.runtime, seen.id)),
+                signal: None,
+            }),
+            ..Default::default()
+        },
+        ContainerState::Created | ContainerState::Unknown => waits(None),
+    }
+}
+
+fn waits(why: Option<(String, Option<String>)>) -> ApiState {
+    let (reason, message) = why.map_or((None, None), |(reason, message)| (Some(reason), message));
+    ApiState {
+        waiting: Some(ContainerStateWaiting { reason, message }),
+        ..Default::default()
+    }
+}
+
+fn lost_state(message: &str) -> ApiState {
+    let (reason, exit_code) = LOST;
+    ApiState {
+        terminated: Some(ContainerStateTerminated {
+            exit_code,
+            reason: Some(reason.to_owned()),
+            message: Some(message.to_owned()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// Whether the container is one that will be started (again).
+fn will_start(
+    turn: &Turn<'_>,
+    goal: &Goal,
+    member: &Member<'_>,
+    newest: Option<&ContainerSeen>,
+) -> bool {
+    if *goal != Goal::Run || super::is_terminal(turn.pod) {
+        return false;
+    }
+    match newest.map(|c| &c.state) {
+        None | Some(ContainerState::Created | ContainerState::Unknown) => true,
+        Some(ContainerState::Running { .. }) => false,
+        Some(ContainerState::Exited(exit)) => member.restarts_after(exit.code),
+    }
+}
+
+/// What a container that will be started waits for, if anything is known: reason and message.
+fn waiting(turn: &Turn<'_>, member: &Member<'_>) -> Option<(String, Option<String>)> {
+    let (name, memory) = (member.name(), turn.memory);
+    if crash_wait(turn, member).is_some_and(|until| turn.now < until) {
+        let wait = memory
+            .crashes
+            .get(name)
+            .map_or(0, |back_off| back_off.wait.as_secs());
+        let meta = &turn.pod.metadata;
+        let message = format!(
+            "back-off {} restarting failed container={name} pod={}_{}({})",
+            go_seconds(wait),
+            meta.name.as_deref().unwrap_or_default(),
+            meta.namespace.as_deref().unwrap_or_default(),
+            meta.uid.as_deref().unwrap_or_default(),
+        );
+        return Some(("CrashLoopBackOff".to_owned(), Some(message)));
+    }
+    let failure = |target| {
+        memory
+            .failures
+            .get(&target)
+            .and_then(|f| f.failure.as_ref())
+    };
+    if let Some(failure) = failure(Target::Container(name.to_owned())) {
+        return Some((failure.reason.clone(), Some(failure.message.clone())));
+    }
+    let failure = failure(Target::Image(name.to_owned()))?;
+    let backs_off = memory
+        .pulls
+        .get(name)
+        .is_some_and(|pull| pull.key == member.image())
+        && pull_back_off_shows_at(memory, name).is_some_and(|at| at <= turn.now);
+    if !backs_off {
+        return Some((failure.reason.clone(), Some(failure.message.clone())));
+    }
+    let message = format!(
+        "Back-off pulling image \"{}\": {}: {}",
+        member.image(),
+        failure.reason,
+        failure.message
+    );
+    Some(("ImagePullBackOff".to_owned(), Some(message)))
+}
+
+/// Whole seconds as Go prints a duration: `10s`, `1m20s`, `5m0s`.
+fn go_seconds(seconds: u64) -> String {
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s}s"),
+        (0, m, s) => format!("{m}m{s}s"),
+        (h, m, s) => format!("{h}h{m}m{s}s"),
+    }
+}
