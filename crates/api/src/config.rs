@@ -60,6 +60,8 @@ impl fmt::Debug for Clock {
 pub enum KubeletTransport {
     /// The agent's router in this process; the upgrade extension of the request is passed on.
     InProcess(axum::Router),
+    /// A kubelet behind a socket.
+    Remote(podd_cri::streaming::Target),
 }
 
 /// Why an API server did not open or did not stop in order.

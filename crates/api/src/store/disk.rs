@@ -1,0 +1,210 @@
+//! The database file: every object under `resource/namespace/name`, as a format byte and JSON.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use redb::backends::FileBackend;
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde_json::Value;
+
+use super::cache::{Change, Happened};
+use super::object::{Key, Object};
+use crate::config::Error;
+use crate::kinds::{KINDS, Kind};
+
+const OBJECTS: TableDefinition<&str, &[u8]> = TableDefinition::new("objects");
+const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("numbers");
+/// The layout of the tables; a database of a newer one is refused.
+const FORMAT: u64 = 1;
+/// The first byte of every stored object: what follows is its JSON.
+const JSON: u8 = 1;
+/// Revisions are reserved in blocks, so that none is given out twice even if the last status writes before
+/// a crash are lost.
+const BLOCK: u64 = 1000;
+/// What the storage engine may hold in memory; all objects are in ours already.
+const PAGE_CACHE: usize = 2 << 20;
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+pub(super) struct Disk {
+    database: Database,
+    /// Changes that are visible but not written yet.
+    unwritten: BTreeMap<String, Option<Bytes>>,
+    /// No revision above this one was ever given out.
+    reserved: u64,
+}
+
+impl Disk {
+    /// Opens or creates the file; returns its objects and the revision to go on from.
+    pub(super) fn open(path: &Path) -> Result<(Self, Vec<Object>, u64), Error> {
+        let failed = |source: Source| Error::Database {
+            path: path.into(),
+            source,
+        };
+        let database = open_file(path).map_err(failed)?;
+        let mut disk = Self {
+            database,
+            unwritten: BTreeMap::new(),
+            reserved: 0,
+        };
+        let (format, revision) = disk.numbers().map_err(failed)?;
+        if format > FORMAT {
+            return Err(Error::Newer {
+                path: path.into(),
+                found: format,
+                known: FORMAT,
+            });
+        }
+        let objects = disk.load(path)?;
+        disk.reserved = revision;
+        disk.commit(&[], revision).map_err(failed)?;
+        Ok((disk, objects, revision))
+    }
+
+    fn numbers(&self) -> Result<(u64, u64), Source> {
+        let transaction = self.database.begin_write()?;
+        let read = {
+            let mut numbers = transaction.open_table(NUMBERS)?;
+            transaction.open_table(OBJECTS)?;
+            let format = numbers.get("format")?.map(|n| n.value());
+            let revision = numbers.get("reserved")?.map_or(1, |n| n.value());
+            if format.is_none() {
+                numbers.insert("format", FORMAT)?;
+            }
+            (format.unwrap_or(FORMAT), revision)
+        };
+        transaction.commit()?;
+        Ok(read)
+    }
+
+    fn load(&self, path: &Path) -> Result<Vec<Object>, Error> {
+        let failed = |source: Source| Error::Database {
+            path: path.into(),
+            source,
+        };
+        let transaction = self.database.begin_read().map_err(|e| failed(e.into()))?;
+        let table = transaction
+            .open_table(OBJECTS)
+            .map_err(|e| failed(e.into()))?;
+        let mut objects = Vec::new();
+        for entry in table.iter().map_err(|e| failed(e.into()))? {
+            let (key, bytes) = entry.map_err(|e| failed(e.into()))?;
+            let damaged = |source: Source| Error::Damaged {
+                path: PathBuf::from(path),
+                key: key.value().to_owned(),
+                source,
+            };
+            match decode(key.value(), bytes.value()).map_err(damaged)? {
+                Some(object) => objects.push(object),
+                // A kind that this version does not serve stays in the file for one that does.
+                None => tracing::warn!(
+                    key = key.value(),
+                    "object of an unknown kind in the database"
+                ),
+            }
+        }
+        Ok(objects)
+    }
+
+    /// The newest revision that may be shown before it is written.
+    pub(super) fn reserved(&self) -> u64 {
+        self.reserved
+    }
+
+    /// Whether something visible is not on disk yet.
+    pub(super) fn has_unwritten(&self) -> bool {
+        !self.unwritten.is_empty()
+    }
+
+    /// Notes a change that is visible already; the next commit writes it.
+    pub(super) fn note(&mut self, change: &Change) {
+        let (key, value) = encode(change);
+        self.unwritten.insert(key, value);
+    }
+
+    /// Writes what was noted and these changes, durably; `newest` is the newest revision in use. When it fails, nothing of `changes` is written, and
+    /// what was noted stays noted.
+    pub(super) fn commit(&mut self, changes: &[Change], newest: u64) -> Result<(), Source> {
+        let short = newest + BLOCK / 2 > self.reserved;
+        let reserved = if short { newest + BLOCK } else { self.reserved };
+        let transaction = self.database.begin_write()?;
+        {
+            let mut table = transaction.open_table(OBJECTS)?;
+            let changes = changes.iter().map(encode);
+            for (key, value) in self.unwritten.clone().into_iter().chain(changes) {
+                match value {
+                    Some(json) => {
+                        let mut stored = Vec::with_capacity(json.len() + 1);
+                        stored.push(JSON);
+                        stored.extend_from_slice(&json);
+                        table.insert(key.as_str(), stored.as_slice())?;
+                    }
+                    None => drop(table.remove(key.as_str())?),
+                }
+            }
+            if reserved != self.reserved {
+                transaction
+                    .open_table(NUMBERS)?
+                    .insert("reserved", reserved)?;
+            }
+        }
+        transaction.commit()?;
+        self.reserved = reserved;
+        self.unwritten.clear();
+        Ok(())
+    }
+}
+
+/// Secrets are in it: only its owner may read it.
+fn open_file(path: &Path) -> Result<Database, Source> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    Ok(Builder::new()
+        .set_cache_size(PAGE_CACHE)
+        .create_with_backend(FileBackend::new(file)?)?)
+}
+
+fn encode(change: &Change) -> (String, Option<Bytes>) {
+    let Object {
+        kind, key, json, ..
+    } = &*change.object;
+    let at = format!("{}/{}/{}", kind.resource(), key.namespace, key.name);
+    (
+        at,
+        (change.happened != Happened::Deleted).then(|| json.clone()),
+    )
+}
+
+fn decode(at: &str, stored: &[u8]) -> Result<Option<Object>, Source> {
+    let (resource, key) = at.split_once('/').ok_or("the key has no resource")?;
+    let (namespace, name) = key.split_once('/').ok_or("the key has no namespace")?;
+    let Some(kind) = KINDS
+        .iter()
+        .find(|kind: &&Kind| kind.resource() == resource)
+    else {
+        return Ok(None);
+    };
+    let (format, json) = stored.split_first().ok_or("it is empty")?;
+    if *format != JSON {
+        return Err(format!("its format {format} is unknown").into());
+    }
+    let value: Value = serde_json::from_slice(json)?;
+    let revision = value["metadata"]["resourceVersion"]
+        .as_str()
+        .and_then(|version| version.parse().ok())
+        .ok_or("it has no resource version")?;
+    Ok(Some(Object::new(
+        kind,
+        Key::new(namespace, name),
+        revision,
+        &value,
+    )))
+}
