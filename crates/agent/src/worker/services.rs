@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Du
 use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use podd_core::pod::{Failure, NodeFacts};
+use podd_core::pod::{Failure, NodeFacts, Refusal};
 use podd_cri::{ImageService, RuntimeService, v1};
 use tokio::time::Instant;
 
@@ -115,6 +115,8 @@ pub enum Source {
 pub enum Update {
     /// The pod is there, or has changed. One with `metadata.deletionTimestamp` is being deleted.
     Applied(Source, Arc<Pod>),
+    /// As `Applied`, for a pod that the node does not take: it fails with this reason. Stays so for the pod's life.
+    Refused(Source, Arc<Pod>, Refusal),
     /// The pod with this uid is gone from the source: by force, by removal of its file, or after we deleted it.
     Gone(Source, String),
     /// The source has sent all it has, for the first time or again after a relist: what it sent before and not since
