@@ -27,10 +27,7 @@ pub(crate) struct Document {
 
 /// The media type of a body, without its parameters.
 pub(crate) fn media_type(headers: &HeaderMap) -> &str {
-    let value = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok())
-        .unwrap_or("");
+    let value = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     value.split(';').next().unwrap_or("").trim()
 }
 
@@ -59,18 +56,12 @@ pub(crate) fn parse(media_type: &str, bytes: &[u8]) -> Result<Document, Failure>
 pub(crate) fn json(bytes: &[u8]) -> Result<Document, Failure> {
     let duplicates = RefCell::new(Vec::new());
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let seed = Node {
-        path: &|| String::new(),
-        duplicates: &duplicates,
-    };
+    let seed = Node { path: &|| String::new(), duplicates: &duplicates };
     let value = seed
         .deserialize(&mut deserializer)
         .and_then(|value| deserializer.end().map(|()| value))
         .map_err(|e| Failure::bad_request(format!("the body is not JSON: {e}")))?;
-    Ok(Document {
-        value,
-        duplicates: duplicates.into_inner(),
-    })
+    Ok(Document { value, duplicates: duplicates.into_inner() })
 }
 
 /// Parses one YAML document; podd's reader refuses duplicates by itself.
@@ -78,14 +69,9 @@ pub(crate) fn yaml(bytes: &[u8]) -> Result<Document, Failure> {
     let mut documents = podd_manifest::parse(bytes)
         .map_err(|problem| Failure::bad_request(format!("the body is not YAML: {problem}")))?;
     match (documents.pop(), documents.is_empty()) {
-        (Some(document), true) => Ok(Document {
-            value: document.value,
-            duplicates: Vec::new(),
-        }),
+        (Some(document), true) => Ok(Document { value: document.value, duplicates: Vec::new() }),
         (None, _) => Err(Failure::bad_request("the body holds no object")),
-        (Some(_), false) => Err(Failure::bad_request(
-            "the body holds several documents, one is expected",
-        )),
+        (Some(_), false) => Err(Failure::bad_request("the body holds several documents, one is expected")),
     }
 }
 
@@ -143,10 +129,7 @@ impl<'de> Visitor<'de> for Node<'_> {
         let mut list = Vec::new();
         loop {
             let path = || format!("{}[{}]", (self.path)(), list.len());
-            let seed = Node {
-                path: &path,
-                duplicates: self.duplicates,
-            };
+            let seed = Node { path: &path, duplicates: self.duplicates };
             let Some(item) = items.next_element_seed(seed)? else {
                 break;
             };
@@ -162,10 +145,7 @@ impl<'de> Visitor<'de> for Node<'_> {
                 top if top.is_empty() => key.clone(),
                 parent => format!("{parent}.{key}"),
             };
-            let seed = Node {
-                path: &path,
-                duplicates: self.duplicates,
-            };
+            let seed = Node { path: &path, duplicates: self.duplicates };
             let value = entries.next_value_seed(seed)?;
             if map.contains_key(&key) {
                 let mut duplicates = self.duplicates.borrow_mut();
@@ -188,13 +168,9 @@ mod tests {
 
     #[test]
     fn json_reads_as_it_is_and_duplicates_are_told_by_path() {
-        let text =
-            br#"{"a": {"b": 1, "b": 2, "c": [{"d": null, "d": -1.5}]}, "e": "x", "f": true}"#;
+        let text = br#"{"a": {"b": 1, "b": 2, "c": [{"d": null, "d": -1.5}]}, "e": "x", "f": true}"#;
         let document = json(text).unwrap();
-        assert_eq!(
-            document.value,
-            json!({"a": {"b": 2, "c": [{"d": -1.5}]}, "e": "x", "f": true})
-        );
+        assert_eq!(document.value, json!({"a": {"b": 2, "c": [{"d": -1.5}]}, "e": "x", "f": true}));
         assert_eq!(document.duplicates, ["a.b", "a.c[0].d"]);
     }
 

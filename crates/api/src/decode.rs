@@ -31,27 +31,17 @@ pub(crate) struct TypeProblem {
 }
 
 /// Reads `value` as a `T`.
-pub(crate) fn typed<T: DeserializeOwned + Serialize>(
-    mut value: Value,
-) -> Result<Decoded, TypeProblem> {
+pub(crate) fn typed<T: DeserializeOwned + Serialize>(mut value: Value) -> Result<Decoded, TypeProblem> {
     let mut unknown = Vec::new();
     match read::<T>(&value, &mut |path| unknown.push(path)) {
-        Ok(object) => Ok(Decoded {
-            value: serde_json::to_value(object).expect("Kubernetes types are JSON"),
-            unknown,
-        }),
+        Ok(object) => Ok(Decoded { value: serde_json::to_value(object).expect("Kubernetes types are JSON"), unknown }),
         Err(message) => {
             let path = if value.to_string().len() > LOCATED_BYTES {
                 String::new()
             } else {
-                locate(&mut value, &message, &|value| {
-                    read::<T>(value, &mut |_| {}).err()
-                })
+                locate(&mut value, &message, &|value| read::<T>(value, &mut |_| {}).err())
             };
-            Err(TypeProblem {
-                path,
-                message: in_plain_words(&message),
-            })
+            Err(TypeProblem { path, message: in_plain_words(&message) })
         }
     }
 }
@@ -67,18 +57,12 @@ fn field_path(path: &Path<'_>) -> String {
         Path::Root => String::new(),
         Path::Seq { parent, index } => format!("{}[{index}]", field_path(parent)),
         Path::Map { parent, key } => join(&field_path(parent), key),
-        Path::Some { parent }
-        | Path::NewtypeStruct { parent }
-        | Path::NewtypeVariant { parent } => field_path(parent),
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => field_path(parent),
     }
 }
 
 fn join(parent: &str, key: &str) -> String {
-    if parent.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{parent}.{key}")
-    }
+    if parent.is_empty() { key.to_owned() } else { format!("{parent}.{key}") }
 }
 
 /// The deepest field without which the object has another error, or none. serde tells no place, and asking it
@@ -149,11 +133,7 @@ fn in_plain_words(message: &str) -> String {
         ("expected a map", "expected an object"),
         ("map, expected", "object, expected"),
     ];
-    words
-        .iter()
-        .fold(message.to_owned(), |text, (rust, plain)| {
-            text.replace(rust, plain)
-        })
+    words.iter().fold(message.to_owned(), |text, (rust, plain)| text.replace(rust, plain))
 }
 
 #[cfg(test)]
@@ -170,14 +150,8 @@ mod tests {
             "spec": {"containers": [{"name": "c", "imagee": "x"}], "hostname": null},
         });
         let decoded = typed::<Pod>(value).unwrap();
-        assert_eq!(
-            decoded.unknown,
-            ["metadata.nmae", "spec.containers[0].imagee"]
-        );
-        assert_eq!(
-            decoded.value["spec"],
-            json!({"containers": [{"name": "c"}]})
-        );
+        assert_eq!(decoded.unknown, ["metadata.nmae", "spec.containers[0].imagee"]);
+        assert_eq!(decoded.value["spec"], json!({"containers": [{"name": "c"}]}));
     }
 
     #[test]
@@ -186,10 +160,7 @@ mod tests {
         let value = json!({"spec": {"containers": [container(json!(1)), container(json!("x"))]}});
         let problem = typed::<Pod>(value).unwrap_err();
         assert_eq!(problem.path, "spec.containers[1].ports[0].containerPort");
-        assert_eq!(
-            problem.message,
-            "invalid type: string \"x\", expected an integer"
-        );
+        assert_eq!(problem.message, "invalid type: string \"x\", expected an integer");
     }
 
     #[test]

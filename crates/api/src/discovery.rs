@@ -5,16 +5,7 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::kinds::{KINDS, Kind, Subresource};
 
-const READ_WRITE: [&str; 8] = [
-    "create",
-    "delete",
-    "deletecollection",
-    "get",
-    "list",
-    "patch",
-    "update",
-    "watch",
-];
+const READ_WRITE: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
 /// The Kubernetes version whose API this is.
 const MINOR: &str = "36";
@@ -49,19 +40,13 @@ pub(crate) fn core_versions() -> Value {
 
 /// `/apis`: the named groups.
 pub(crate) fn groups() -> Value {
-    let groups: Vec<Value> = named_groups()
-        .into_iter()
-        .map(|(name, versions)| group(name, &versions))
-        .collect();
+    let groups: Vec<Value> = named_groups().into_iter().map(|(name, versions)| group(name, &versions)).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 /// `/apis/GROUP`.
 pub(crate) fn group_of(name: &str) -> Result<Value, Failure> {
-    let (name, versions) = named_groups()
-        .into_iter()
-        .find(|(n, _)| *n == name)
-        .ok_or_else(Failure::no_route)?;
+    let (name, versions) = named_groups().into_iter().find(|(n, _)| *n == name).ok_or_else(Failure::no_route)?;
     let mut group = group(name, &versions);
     group["kind"] = "APIGroup".into();
     group["apiVersion"] = "v1".into();
@@ -90,18 +75,12 @@ fn group(name: &str, versions: &[&str]) -> Value {
 
 /// `/api/v1` and `/apis/GROUP/VERSION`: the resources of one version.
 pub(crate) fn resources(group: &str, version: &str) -> Result<Value, Failure> {
-    let kinds = KINDS
-        .iter()
-        .filter(|kind| kind.group == group && kind.version == version);
+    let kinds = KINDS.iter().filter(|kind| kind.group == group && kind.version == version);
     let resources: Vec<Value> = kinds.flat_map(resources_of).collect();
     if resources.is_empty() {
         return Err(Failure::no_route());
     }
-    let group_version = if group.is_empty() {
-        version.to_owned()
-    } else {
-        format!("{group}/{version}")
-    };
+    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     Ok(json!({
         "kind": "APIResourceList", "apiVersion": "v1",
         "groupVersion": group_version, "resources": resources,
@@ -138,8 +117,7 @@ fn subresource(kind: &Kind, sub: Subresource) -> (&'static str, &'static [&'stat
 }
 
 /// The media type of aggregated discovery, which `/api` and `/apis` may be asked for.
-pub(crate) const AGGREGATED: &str =
-    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+pub(crate) const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// Whether an `Accept` header asks for aggregated discovery.
 pub(crate) fn wants_aggregated(accept: &str) -> bool {
@@ -154,18 +132,11 @@ pub(crate) fn wants_aggregated(accept: &str) -> bool {
 
 /// Everything in one answer: the core group for `/api`, the named ones for `/apis`.
 pub(crate) fn aggregated(core: bool) -> Value {
-    let groups: Vec<(&str, Vec<&str>)> = if core {
-        vec![("", vec!["v1"])]
-    } else {
-        named_groups()
-    };
+    let groups: Vec<(&str, Vec<&str>)> = if core { vec![("", vec!["v1"])] } else { named_groups() };
     let items: Vec<Value> = groups
         .into_iter()
         .map(|(name, versions)| {
-            let versions: Vec<Value> = versions
-                .iter()
-                .map(|v| aggregated_version(name, v))
-                .collect();
+            let versions: Vec<Value> = versions.iter().map(|v| aggregated_version(name, v)).collect();
             let mut item = json!({"metadata": {"creationTimestamp": null}, "versions": versions});
             if !name.is_empty() {
                 item["metadata"]["name"] = name.into();
@@ -181,11 +152,7 @@ pub(crate) fn aggregated(core: bool) -> Value {
 
 fn aggregated_version(group: &str, version: &str) -> Value {
     let scope = |kind: &Kind| {
-        if kind.namespaced {
-            "Namespaced"
-        } else {
-            "Cluster"
-        }
+        if kind.namespaced { "Namespaced" } else { "Cluster" }
     };
     let resources: Vec<Value> = KINDS
         .iter()

@@ -25,13 +25,7 @@ struct Body {
 
 impl Failure {
     pub(crate) fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
-        Self(Box::new(Body {
-            code,
-            reason,
-            message: message.into(),
-            details: None,
-            retry_after: None,
-        }))
+        Self(Box::new(Body { code, reason, message: message.into(), details: None, retry_after: None }))
     }
 
     fn details(mut self, details: Value) -> Self {
@@ -55,12 +49,8 @@ impl Failure {
 
     /// No such path.
     pub(crate) fn no_route() -> Self {
-        Self::new(
-            StatusCode::NOT_FOUND,
-            "NotFound",
-            "the server could not find the requested resource",
-        )
-        .details(json!({}))
+        Self::new(StatusCode::NOT_FOUND, "NotFound", "the server could not find the requested resource")
+            .details(json!({}))
     }
 
     /// No such object.
@@ -77,10 +67,7 @@ impl Failure {
 
     /// The object is not the one, or not in the state, that the client thinks.
     pub(crate) fn conflict(kind: &Kind, name: &str, why: &str) -> Self {
-        let message = format!(
-            "Operation cannot be fulfilled on {} \"{name}\": {why}",
-            kind.resource()
-        );
+        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", kind.resource());
         Self::new(StatusCode::CONFLICT, "Conflict", message).about(kind, name)
     }
 
@@ -103,10 +90,7 @@ impl Failure {
                 let mut text = format!("{} conflicts:", many.len());
                 for (n, (manager, paths)) in by_manager.iter().enumerate() {
                     text.push(if n == 0 { ' ' } else { '\n' });
-                    text.push_str(&format!(
-                        "conflicts with {manager}:\n- {}",
-                        paths.join("\n- ")
-                    ));
+                    text.push_str(&format!("conflicts with {manager}:\n- {}", paths.join("\n- ")));
                 }
                 text
             }
@@ -121,12 +105,8 @@ impl Failure {
                 })
             })
             .collect();
-        Self::new(
-            StatusCode::CONFLICT,
-            "Conflict",
-            format!("Apply failed with {text}"),
-        )
-        .details(json!({ "causes": causes }))
+        Self::new(StatusCode::CONFLICT, "Conflict", format!("Apply failed with {text}"))
+            .details(json!({ "causes": causes }))
     }
 
     /// The object breaks the rules of its kind.
@@ -141,11 +121,7 @@ impl Failure {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
-        let qualified = if group.is_empty() {
-            kind.into()
-        } else {
-            format!("{kind}.{group}")
-        };
+        let qualified = if group.is_empty() { kind.into() } else { format!("{kind}.{group}") };
         let message = format!("{qualified} \"{name}\" is invalid: {text}");
         let mut details = json!({"kind": kind, "causes": causes(errors)});
         if !name.is_empty() {
@@ -170,9 +146,7 @@ impl Failure {
 
     /// A namespace that is going away takes nothing new.
     pub(crate) fn namespace_terminating(kind: &Kind, name: &str, namespace: &str) -> Self {
-        let why = format!(
-            "unable to create new content in namespace {namespace} because it is being terminated"
-        );
+        let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
         let mut details = details(kind, name);
         details["causes"] = json!([{
             "reason": "NamespaceTerminating",
@@ -208,37 +182,24 @@ impl Failure {
 
     /// The body is in no format that is read here.
     pub(crate) fn unsupported_media_type(message: impl Into<String>) -> Self {
-        Self::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "UnsupportedMediaType",
-            message,
-        )
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
     }
 
     /// The client reads no format that is written here.
     pub(crate) fn not_acceptable() -> Self {
-        let message =
-            "only the following media types are accepted: application/json, application/yaml";
+        let message = "only the following media types are accepted: application/json, application/yaml";
         Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
     }
 
     /// The body is larger than `limit` bytes.
     pub(crate) fn too_large(limit: usize) -> Self {
         let message = format!("Request entity too large: limit is {limit}");
-        Self::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "RequestEntityTooLarge",
-            message,
-        )
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
     }
 
     /// Something behind this server is not there now.
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
-        let mut failure = Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "ServiceUnavailable",
-            message,
-        );
+        let mut failure = Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message);
         failure.0.retry_after = Some(1);
         failure
     }
@@ -286,20 +247,14 @@ pub(crate) fn details(kind: &Kind, name: &str) -> Value {
 }
 
 fn causes(errors: &[FieldError]) -> Vec<Value> {
-    errors
-        .iter()
-        .map(|e| json!({"reason": e.reason.cause(), "message": e.message(), "field": e.path}))
-        .collect()
+    errors.iter().map(|e| json!({"reason": e.reason.cause(), "message": e.message(), "field": e.path})).collect()
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let mut response = (self.0.code, self.status().to_string()).into_response();
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(seconds) = self.0.retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }

@@ -110,12 +110,7 @@ impl Kind {
         schema: &apply::OBJECT,
         fields: &[],
         transient: false,
-        decode: |value| {
-            Ok(Decoded {
-                value,
-                unknown: Vec::new(),
-            })
-        },
+        decode: |value| Ok(Decoded { value, unknown: Vec::new() }),
         verdict: |_| (Vec::new(), Vec::new()),
         default: |_| {},
         prepare_create: |_, _| {},

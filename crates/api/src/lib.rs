@@ -64,32 +64,15 @@ impl Api {
     /// # Errors
     /// The database is locked, damaged, of a newer podd, or cannot be written.
     pub async fn open(config: Config) -> Result<Self> {
-        let Config {
-            database,
-            node_name,
-            kubelet,
-            event_ttl,
-            history,
-            clock,
-        } = config;
+        let Config { database, node_name, kubelet, event_ttl, history, clock } = config;
         let path = database.clone();
         let store = tokio::task::spawn_blocking(move || Store::open(&path, history))
             .await
             .map_err(|e| Error::Thread(std::io::Error::other(e)))??;
         let store = Arc::new(store);
-        let server = Server {
-            store,
-            node_name,
-            clock,
-            kubelet: RwLock::new(kubelet),
-        };
+        let server = Server { store, node_name, clock, kubelet: RwLock::new(kubelet) };
         let server = Arc::new(server);
-        ensure_namespaces(&server)
-            .await
-            .map_err(|source| Error::Database {
-                path: database,
-                source: source.into(),
-            })?;
+        ensure_namespaces(&server).await.map_err(|source| Error::Database { path: database, source: source.into() })?;
         let sweeper = tokio::spawn(sweep(server.clone(), event_ttl));
         Ok(Self { server, sweeper })
     }
@@ -101,11 +84,7 @@ impl Api {
 
     /// Sets or replaces the way to the kubelet; until then logs and exec answer 503.
     pub fn connect_kubelet(&self, kubelet: KubeletTransport) {
-        let mut current = self
-            .server
-            .kubelet
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.server.kubelet.write().unwrap_or_else(PoisonError::into_inner);
         *current = Some(kubelet);
     }
 
@@ -116,11 +95,7 @@ impl Api {
     pub async fn shutdown(self) -> Result<()> {
         self.sweeper.abort();
         // The kubelet's router may hold clients of this API: let go of it.
-        self.server
-            .kubelet
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        self.server.kubelet.write().unwrap_or_else(PoisonError::into_inner).take();
         self.server.store.close().await
     }
 }
@@ -128,22 +103,12 @@ impl Api {
 /// The namespaces that are always there.
 async fn ensure_namespaces(server: &Server) -> std::result::Result<(), String> {
     for name in verbs::IMMORTAL {
-        if server
-            .store
-            .read()
-            .get(kinds::NAMESPACE, &Key::new("", name))
-            .is_some()
-        {
+        if server.store.read().get(kinds::NAMESPACE, &Key::new("", name)).is_some() {
             continue;
         }
         let context = server.context();
         let work = move |transaction: &mut store::Transaction<'_>| {
-            let target = Target {
-                kind: kinds::NAMESPACE,
-                namespace: None,
-                name: None,
-                subresource: None,
-            };
+            let target = Target { kind: kinds::NAMESPACE, namespace: None, name: None, subresource: None };
             let object = json!({
                 "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name},
             });
@@ -168,9 +133,7 @@ async fn sweep(server: Arc<Server>, ttl: Duration) {
     loop {
         ticks.tick().await;
         let now = server.clock.now();
-        let work = move |transaction: &mut store::Transaction<'_>| {
-            Ok(verbs::expire(transaction, now, ttl))
-        };
+        let work = move |transaction: &mut store::Transaction<'_>| Ok(verbs::expire(transaction, now, ttl));
         match server.store.write(Weight::Light, false, work).await {
             Ok(0) => {}
             Ok(expired) => tracing::debug!(expired, "events expired"),

@@ -30,14 +30,9 @@ pub(crate) struct ListOptions {
 
 impl ListOptions {
     pub(crate) fn parse(kind: &Kind, query: &Query) -> Result<Self, Failure> {
-        let selector = Selector::parse(
-            kind,
-            query.text("labelSelector"),
-            query.text("fieldSelector"),
-        )?;
+        let selector = Selector::parse(kind, query.text("labelSelector"), query.text("fieldSelector"))?;
         let limit = query.number("limit")?.unwrap_or(0);
-        let limit = usize::try_from(limit)
-            .map_err(|_| Failure::bad_request("limit: must not be negative"))?;
+        let limit = usize::try_from(limit).map_err(|_| Failure::bad_request("limit: must not be negative"))?;
         let version = version(query)?;
         let (mut exact, mut at_least) = (None, 0);
         match (query.text("resourceVersionMatch"), version) {
@@ -58,17 +53,10 @@ impl ListOptions {
         let mut after = None;
         let token = query.text("continue");
         if !token.is_empty() {
-            let (revision, key) = read_token(token)
-                .ok_or_else(|| Failure::bad_request("continue key is not valid"))?;
+            let (revision, key) = read_token(token).ok_or_else(|| Failure::bad_request("continue key is not valid"))?;
             (exact, at_least, after) = (Some(revision), 0, Some(key));
         }
-        Ok(Self {
-            selector,
-            limit,
-            exact,
-            at_least,
-            after,
-        })
+        Ok(Self { selector, limit, exact, at_least, after })
     }
 }
 
@@ -76,11 +64,10 @@ impl ListOptions {
 pub(crate) fn version(query: &Query) -> Result<Option<u64>, Failure> {
     match query.text("resourceVersion") {
         "" => Ok(None),
-        text => text.parse().map(Some).map_err(|_| {
-            Failure::bad_request(format!(
-                "resourceVersion: Invalid value: {text:?}: must be an integer"
-            ))
-        }),
+        text => text
+            .parse()
+            .map(Some)
+            .map_err(|_| Failure::bad_request(format!("resourceVersion: Invalid value: {text:?}: must be an integer"))),
     }
 }
 
@@ -131,11 +118,7 @@ fn page(cache: &Cache, target: &Target, options: &ListOptions) -> Result<Page, F
         })
     })?;
     let selected = |object: &Arc<Object>| {
-        options
-            .after
-            .as_ref()
-            .is_none_or(|after| object.key > *after)
-            && options.selector.matches(object)
+        options.after.as_ref().is_none_or(|after| object.key > *after) && options.selector.matches(object)
     };
     let mut items: Vec<Arc<Object>> = objects.into_iter().filter(selected).collect();
     let mut remaining = 0;
@@ -143,11 +126,7 @@ fn page(cache: &Cache, target: &Target, options: &ListOptions) -> Result<Page, F
         remaining = items.len() - options.limit;
         items.truncate(options.limit);
     }
-    Ok(Page {
-        revision,
-        items,
-        remaining,
-    })
+    Ok(Page { revision, items, remaining })
 }
 
 /// A list object around items that are JSON already.

@@ -62,9 +62,7 @@ pub(crate) fn place(object: &mut Value, target: &Target) -> Result<(), Failure> 
 pub(crate) fn generate_name(base: &str) -> String {
     let base: String = base.chars().take(GENERATED_BASE).collect();
     let random = uuid::Uuid::new_v4();
-    let letters = random.as_bytes()[..5]
-        .iter()
-        .map(|b| LETTERS[*b as usize % LETTERS.len()] as char);
+    let letters = random.as_bytes()[..5].iter().map(|b| LETTERS[*b as usize % LETTERS.len()] as char);
     base.chars().chain(letters).collect()
 }
 
@@ -74,8 +72,7 @@ pub(crate) fn prepare_create(kind: &Kind, object: &mut Value, context: &Context)
     if let Some(fields) = metadata.as_object_mut() {
         fields.retain(|name, _| {
             name == "generateName"
-                || !(SERVERS.contains(&name.as_str())
-                    || matches!(name.as_str(), "managedFields" | "resourceVersion"))
+                || !(SERVERS.contains(&name.as_str()) || matches!(name.as_str(), "managedFields" | "resourceVersion"))
         });
     }
     metadata["uid"] = uuid::Uuid::new_v4().to_string().into();
@@ -90,10 +87,7 @@ pub(crate) fn prepare_update(new: &mut Value, old: &Value) {
     if !new["metadata"].is_object() {
         new["metadata"] = json!({});
     }
-    for field in SERVERS
-        .into_iter()
-        .chain(["name", "namespace", "managedFields"])
-    {
+    for field in SERVERS.into_iter().chain(["name", "namespace", "managedFields"]) {
         carry(&mut new["metadata"], &old["metadata"], field);
     }
 }
@@ -111,8 +105,7 @@ pub(crate) fn check_identity(kind: &Kind, new: &Value, old: &Value) -> Result<()
     let name = text(old, "name");
     let (asked, uid) = (text(new, "uid"), text(old, "uid"));
     if !asked.is_empty() && asked != uid {
-        let why =
-            format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {uid}");
+        let why = format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {uid}");
         return Err(Failure::conflict(kind, name, &why));
     }
     let asked = text(new, "resourceVersion");
@@ -128,21 +121,13 @@ pub(crate) fn check_identity(kind: &Kind, new: &Value, old: &Value) -> Result<()
 
 /// What the rules for all kinds object to.
 pub(crate) fn validate(kind: &Kind, object: &Value) -> Vec<FieldError> {
-    let metadata: ObjectMeta = serde_json::from_value(object["metadata"].clone())
-        .expect("it was decoded as a Kubernetes object before");
-    let scope = if kind.namespaced {
-        Scope::Namespaced
-    } else {
-        Scope::Cluster
-    };
+    let metadata: ObjectMeta =
+        serde_json::from_value(object["metadata"].clone()).expect("it was decoded as a Kubernetes object before");
+    let scope = if kind.namespaced { Scope::Namespaced } else { Scope::Cluster };
     let mut errors = validation::metadata(&metadata, scope, kind.name_rule);
     for finalizer in metadata.finalizers.iter().flatten() {
         if let Some(wrong) = podd_core::names::qualified(finalizer) {
-            errors.push(FieldError::invalid(
-                "metadata.finalizers",
-                finalizer.as_str(),
-                wrong,
-            ));
+            errors.push(FieldError::invalid("metadata.finalizers", finalizer.as_str(), wrong));
         }
     }
     errors
@@ -150,9 +135,7 @@ pub(crate) fn validate(kind: &Kind, object: &Value) -> Vec<FieldError> {
 
 /// Whether somebody has to act before the object can go.
 pub(crate) fn has_finalizers(object: &Value) -> bool {
-    object["metadata"]["finalizers"]
-        .as_array()
-        .is_some_and(|list| !list.is_empty())
+    object["metadata"]["finalizers"].as_array().is_some_and(|list| !list.is_empty())
 }
 
 /// Whether the object was asked to go.
@@ -164,10 +147,7 @@ pub(crate) fn is_deleting(object: &Value) -> bool {
 pub(crate) fn may_go(object: &Value) -> bool {
     is_deleting(object)
         && !has_finalizers(object)
-        && object["metadata"]["deletionGracePeriodSeconds"]
-            .as_i64()
-            .unwrap_or(0)
-            == 0
+        && object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
 }
 
 /// Counts a change of what is wanted.

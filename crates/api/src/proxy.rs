@@ -32,12 +32,7 @@ const LOG_OPTIONS: [(&str, bool); 8] = [
 ];
 
 /// The options of exec, and the kubelet's names for them.
-const EXEC_OPTIONS: [(&str, &str); 4] = [
-    ("stdin", "input"),
-    ("stdout", "output"),
-    ("stderr", "error"),
-    ("tty", "tty"),
-];
+const EXEC_OPTIONS: [(&str, &str); 4] = [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")];
 
 /// `GET …/pods/NAME/log`.
 pub(crate) async fn log(
@@ -69,23 +64,10 @@ pub(crate) async fn log(
         errors.push(FieldError::forbidden("", detail));
     }
     if !errors.is_empty() {
-        return Err(Failure::invalid_as(
-            "PodLogOptions",
-            "",
-            pod_name(target),
-            &errors,
-        ));
+        return Err(Failure::invalid_as("PodLogOptions", "", pod_name(target), &errors));
     }
     let container = container(server, target, query)?;
-    forward(
-        server,
-        request,
-        "containerLogs",
-        target,
-        &container,
-        &options,
-    )
-    .await
+    forward(server, request, "containerLogs", target, &container, &options).await
 }
 
 /// `GET` and `POST …/pods/NAME/exec`.
@@ -101,15 +83,11 @@ pub(crate) async fn exec(
     let on = EXEC_OPTIONS.iter().filter(|(name, _)| query.flag(name));
     let mut options: Vec<(&str, &str)> = on.map(|(_, kubelets)| (*kubelets, "1")).collect();
     if !options.iter().any(|(name, _)| *name != "tty") {
-        return Err(Failure::bad_request(
-            "you must specify at least one of stdin, stdout, stderr",
-        ));
+        return Err(Failure::bad_request("you must specify at least one of stdin, stdout, stderr"));
     }
     options.extend(query.all().filter(|(name, _)| *name == "command"));
     if query.get("command").is_none() {
-        return Err(Failure::bad_request(
-            "you must specify at least one command",
-        ));
+        return Err(Failure::bad_request("you must specify at least one command"));
     }
     let container = container(server, target, query)?;
     forward(server, request, "exec", target, &container, &options).await
@@ -125,28 +103,19 @@ fn container(server: &Server, target: &Target, query: &Query) -> Result<String, 
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     let name = pod_name(target);
     if node.is_empty() {
-        return Err(Failure::bad_request(format!(
-            "pod {name} does not have a host assigned"
-        )));
+        return Err(Failure::bad_request(format!("pod {name} does not have a host assigned")));
     }
     if node != server.node_name {
-        return Err(Failure::unavailable(format!(
-            "the node {node:?} of pod {name} is not this one"
-        )));
+        return Err(Failure::unavailable(format!("the node {node:?} of pod {name} is not this one")));
     }
     choose(&pod, name, query.text("container"))
 }
 
 fn choose(pod: &Value, name: &str, asked: &str) -> Result<String, Failure> {
     let containers = names(pod, "containers");
-    let others = [
-        names(pod, "initContainers"),
-        names(pod, "ephemeralContainers"),
-    ];
+    let others = [names(pod, "initContainers"), names(pod, "ephemeralContainers")];
     let asked = if asked.is_empty() {
-        pod["metadata"]["annotations"][DEFAULT_CONTAINER]
-            .as_str()
-            .unwrap_or_default()
+        pod["metadata"]["annotations"][DEFAULT_CONTAINER].as_str().unwrap_or_default()
     } else {
         asked
     };
@@ -154,10 +123,8 @@ fn choose(pod: &Value, name: &str, asked: &str) -> Result<String, Failure> {
         return match containers.as_slice() {
             [one] => Ok((*one).to_owned()),
             many => {
-                let mut message = format!(
-                    "a container name must be specified for pod {name}, choose one of: [{}]",
-                    many.join(" ")
-                );
+                let mut message =
+                    format!("a container name must be specified for pod {name}, choose one of: [{}]", many.join(" "));
                 let words = ["init containers", "ephemeral containers"];
                 for (word, names) in words.iter().zip(&others).filter(|(_, n)| !n.is_empty()) {
                     message.push_str(&format!(" or one of the {word}: [{}]", names.join(" ")));
@@ -166,23 +133,15 @@ fn choose(pod: &Value, name: &str, asked: &str) -> Result<String, Failure> {
             }
         };
     }
-    if containers
-        .iter()
-        .chain(others.iter().flatten())
-        .any(|container| *container == asked)
-    {
+    if containers.iter().chain(others.iter().flatten()).any(|container| *container == asked) {
         return Ok(asked.to_owned());
     }
-    Err(Failure::bad_request(format!(
-        "container {asked} is not valid for pod {name}"
-    )))
+    Err(Failure::bad_request(format!("container {asked} is not valid for pod {name}")))
 }
 
 fn names<'a>(pod: &'a Value, list: &str) -> Vec<&'a str> {
     let containers = pod["spec"][list].as_array().into_iter().flatten();
-    containers
-        .filter_map(|container| container["name"].as_str())
-        .collect()
+    containers.filter_map(|container| container["name"].as_str()).collect()
 }
 
 /// Passes a request on to the kubelet's `/VERB/NAMESPACE/POD/CONTAINER`, an upgrade included.
@@ -194,9 +153,9 @@ async fn forward(
     container: &str,
     options: &[(&str, &str)],
 ) -> Result<Response, Failure> {
-    let kubelet = server.kubelet().ok_or_else(|| {
-        Failure::unavailable("the node's agent is not connected yet; try again in a moment")
-    })?;
+    let kubelet = server
+        .kubelet()
+        .ok_or_else(|| Failure::unavailable("the node's agent is not connected yet; try again in a moment"))?;
     let namespace = target.namespace.as_deref().unwrap_or_default();
     let mut path = format!("/{verb}");
     for part in [namespace, pod_name(target), container] {
@@ -209,9 +168,8 @@ async fn forward(
         path.push('=');
         encode(value, &mut path);
     }
-    let path: PathAndQuery = path
-        .parse()
-        .map_err(|e| Failure::bad_request(format!("the options make no request: {e}")))?;
+    let path: PathAndQuery =
+        path.parse().map_err(|e| Failure::bad_request(format!("the options make no request: {e}")))?;
     let (mut parts, body) = request.into_parts();
     let mut onward = Request::new(body);
     *onward.method_mut() = parts.method;
@@ -249,8 +207,7 @@ mod tests {
 
     #[test]
     fn the_container_is_chosen_as_upstream_does() {
-        let one =
-            json!({"spec": {"containers": [{"name": "a"}], "initContainers": [{"name": "i"}]}});
+        let one = json!({"spec": {"containers": [{"name": "a"}], "initContainers": [{"name": "i"}]}});
         assert_eq!(choose(&one, "p", "").unwrap(), "a");
         assert_eq!(choose(&one, "p", "i").unwrap(), "i");
         let wrong = choose(&one, "p", "x").unwrap_err();

@@ -22,10 +22,7 @@ impl Query {
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(n, _)| n == name)
-            .map(|(_, value)| value.as_str())
+        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn text(&self, name: &str) -> &str {
@@ -33,24 +30,20 @@ impl Query {
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// A switch; as upstream, a bare name and anything but `0` and `false` mean yes.
     pub(crate) fn flag(&self, name: &str) -> bool {
-        self.get(name)
-            .is_some_and(|value| !matches!(value, "0" | "false" | "False" | "F" | "f"))
+        self.get(name).is_some_and(|value| !matches!(value, "0" | "false" | "False" | "F" | "f"))
     }
 
     pub(crate) fn number(&self, name: &str) -> Result<Option<i64>, Failure> {
         match self.get(name) {
             None | Some("") => Ok(None),
-            Some(text) => text
-                .parse()
-                .map(Some)
-                .map_err(|_| Failure::bad_request(format!("{name}: {text:?} is not an integer"))),
+            Some(text) => {
+                text.parse().map(Some).map_err(|_| Failure::bad_request(format!("{name}: {text:?} is not an integer")))
+            }
         }
     }
 }
@@ -89,10 +82,7 @@ impl WriteOptions {
                 )));
             }
         };
-        let manager = query
-            .get("fieldManager")
-            .filter(|m| !m.is_empty())
-            .map(str::to_owned);
+        let manager = query.get("fieldManager").filter(|m| !m.is_empty()).map(str::to_owned);
         if manager.as_ref().is_some_and(|m| m.len() > MANAGER_MAX) {
             return Err(Failure::bad_request(format!(
                 "fieldManager: Too long: may not be more than {MANAGER_MAX} bytes"
@@ -109,13 +99,7 @@ impl WriteOptions {
     }
 
     pub(crate) fn manager(&self) -> &str {
-        self.manager
-            .as_deref()
-            .unwrap_or(if self.client.is_empty() {
-                "unknown"
-            } else {
-                &self.client
-            })
+        self.manager.as_deref().unwrap_or(if self.client.is_empty() { "unknown" } else { &self.client })
     }
 }
 
@@ -148,26 +132,13 @@ pub(crate) struct DeleteOptions {
 impl DeleteOptions {
     pub(crate) fn parse(query: &Query, media_type: &str, bytes: &[u8]) -> Result<Self, Failure> {
         debug_assert!(bytes.len() <= MAX_BODY);
-        let value = if bytes.is_empty() {
-            Value::Null
-        } else {
-            body::parse(media_type, bytes)?.value
-        };
+        let value = if bytes.is_empty() { Value::Null } else { body::parse(media_type, bytes)?.value };
         if !value.is_null() && !value.is_object() {
             return Err(Failure::bad_request("the body is no DeleteOptions object"));
         }
-        let in_body = value["dryRun"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str);
-        let in_query = query
-            .all()
-            .filter(|(name, _)| *name == "dryRun")
-            .map(|(_, value)| value);
-        let policy = value["propagationPolicy"]
-            .as_str()
-            .unwrap_or(query.text("propagationPolicy"));
+        let in_body = value["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let in_query = query.all().filter(|(name, _)| *name == "dryRun").map(|(_, value)| value);
+        let policy = value["propagationPolicy"].as_str().unwrap_or(query.text("propagationPolicy"));
         // Nothing here has dependents yet; a wrong policy is still an error.
         if !matches!(policy, "" | "Orphan" | "Background" | "Foreground") {
             return Err(Failure::bad_request(format!(
@@ -177,9 +148,11 @@ impl DeleteOptions {
         }
         let grace = match &value["gracePeriodSeconds"] {
             Value::Null => query.number("gracePeriodSeconds")?,
-            number => Some(number.as_i64().ok_or_else(|| {
-                Failure::bad_request(format!("gracePeriodSeconds: {number} is not an integer"))
-            })?),
+            number => Some(
+                number
+                    .as_i64()
+                    .ok_or_else(|| Failure::bad_request(format!("gracePeriodSeconds: {number} is not an integer")))?,
+            ),
         };
         let condition = |name: &str| value["preconditions"][name].as_str().map(str::to_owned);
         Ok(Self {
@@ -210,16 +183,9 @@ mod tests {
 
     #[test]
     fn delete_options_come_from_body_and_query() {
-        let body =
-            br#"{"kind":"DeleteOptions","gracePeriodSeconds":0,"preconditions":{"uid":"u"}}"#;
-        let options =
-            DeleteOptions::parse(&query("gracePeriodSeconds=5&dryRun=All"), "", body).unwrap();
-        let want = DeleteOptions {
-            dry_run: true,
-            grace: Some(0),
-            uid: Some("u".into()),
-            resource_version: None,
-        };
+        let body = br#"{"kind":"DeleteOptions","gracePeriodSeconds":0,"preconditions":{"uid":"u"}}"#;
+        let options = DeleteOptions::parse(&query("gracePeriodSeconds=5&dryRun=All"), "", body).unwrap();
+        let want = DeleteOptions { dry_run: true, grace: Some(0), uid: Some("u".into()), resource_version: None };
         assert_eq!(options, want);
         assert!(DeleteOptions::parse(&query("propagationPolicy=Maybe"), "", b"").is_err());
         assert!(DeleteOptions::parse(&query("dryRun=Some"), "", b"").is_err());

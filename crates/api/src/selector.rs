@@ -33,10 +33,7 @@ enum Test {
 impl Selector {
     /// Reads `labelSelector` and `fieldSelector` for a kind; empty texts select everything.
     pub(crate) fn parse(kind: &Kind, labels: &str, fields: &str) -> Result<Self, Failure> {
-        Ok(Self {
-            labels: parse_labels(labels)?,
-            fields: parse_fields(kind, fields)?,
-        })
+        Ok(Self { labels: parse_labels(labels)?, fields: parse_fields(kind, fields)? })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -45,10 +42,7 @@ impl Selector {
 
     pub(crate) fn matches(&self, object: &Object) -> bool {
         self.labels.iter().all(|r| r.matches(object.label(&r.key)))
-            && self
-                .fields
-                .iter()
-                .all(|(field, value, equal)| (object.field(field) == Some(value)) == *equal)
+            && self.fields.iter().all(|(field, value, equal)| (object.field(field) == Some(value)) == *equal)
     }
 }
 
@@ -100,10 +94,7 @@ struct Parser<'a> {
 }
 
 fn parse_labels(text: &str) -> Result<Vec<Requirement>, Failure> {
-    let mut parser = Parser {
-        text,
-        tokens: tokens(text).into_iter().peekable(),
-    };
+    let mut parser = Parser { text, tokens: tokens(text).into_iter().peekable() };
     let mut requirements = Vec::new();
     if parser.tokens.peek().is_none() {
         return Ok(requirements);
@@ -142,10 +133,7 @@ impl<'a> Parser<'a> {
             )));
         }
         let test = if absent { Test::Absent } else { self.test()? };
-        Ok(Requirement {
-            key: key.to_owned(),
-            test,
-        })
+        Ok(Requirement { key: key.to_owned(), test })
     }
 
     fn test(&mut self) -> Result<Test, Failure> {
@@ -183,9 +171,7 @@ impl<'a> Parser<'a> {
 
     fn number(&mut self) -> Result<i64, Failure> {
         match self.tokens.next() {
-            Some(Token::Word(word)) if word.parse::<i64>().is_ok() => {
-                Ok(word.parse().unwrap_or_default())
-            }
+            Some(Token::Word(word)) if word.parse::<i64>().is_ok() => Ok(word.parse().unwrap_or_default()),
             token => Err(self.unexpected(token, "an integer")),
         }
     }
@@ -208,11 +194,7 @@ impl<'a> Parser<'a> {
 }
 
 fn parse_fields(kind: &Kind, text: &str) -> Result<Vec<(String, String, bool)>, Failure> {
-    text.split(',')
-        .map(str::trim)
-        .filter(|term| !term.is_empty())
-        .map(|t| field(kind, t))
-        .collect()
+    text.split(',').map(str::trim).filter(|term| !term.is_empty()).map(|t| field(kind, t)).collect()
 }
 
 fn field(kind: &Kind, term: &str) -> Result<(String, String, bool), Failure> {
@@ -220,9 +202,7 @@ fn field(kind: &Kind, term: &str) -> Result<(String, String, bool), Failure> {
         .into_iter()
         .find_map(|(sign, equal)| Some((term.split_once(sign)?, equal)));
     let Some(((field, value), equal)) = split else {
-        return Err(Failure::bad_request(format!(
-            "invalid selector: {term:?}; can't understand {term:?}"
-        )));
+        return Err(Failure::bad_request(format!("invalid selector: {term:?}; can't understand {term:?}")));
     };
     let known = field == "metadata.name"
         || (field == "metadata.namespace" && kind.namespaced)
@@ -256,9 +236,7 @@ mod tests {
 
     fn selects(labels: &str, fields: &str) -> bool {
         let object = pod(json!({"app": "web", "tier": "", "example.com/n": "5"}));
-        Selector::parse(POD, labels, fields)
-            .unwrap()
-            .matches(&object)
+        Selector::parse(POD, labels, fields).unwrap().matches(&object)
     }
 
     #[test]
@@ -309,10 +287,7 @@ mod tests {
 
     #[test]
     fn malformed_selectors_are_refused() {
-        let labels = [
-            "=", "a=b,", ",", "a b", "a in b", "a in (b", "a in", "a=b=c", "a>x", "!a=b", "-a",
-            "a=-b", "(",
-        ];
+        let labels = ["=", "a=b,", ",", "a b", "a in b", "a in (b", "a in", "a=b=c", "a>x", "!a=b", "-a", "a=-b", "("];
         for selector in labels {
             let refused = Selector::parse(POD, selector, "").map_err(|f| f.code());
             assert_eq!(refused.unwrap_err(), 400, "{selector}");

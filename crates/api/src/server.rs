@@ -38,10 +38,7 @@ type Answer = Result<Response, Failure>;
 /// The routes: fixed paths first, everything else is a resource path.
 pub(crate) fn router(server: Arc<Server>) -> Router {
     Router::new()
-        .route(
-            "/version",
-            get(|| async { json_response(StatusCode::OK, &discovery::version()) }),
-        )
+        .route("/version", get(|| async { json_response(StatusCode::OK, &discovery::version()) }))
         .route("/healthz", get(|| async { "ok" }))
         .route("/livez", get(|| async { "ok" }))
         .route("/readyz", get(|| async { "ok" }))
@@ -65,25 +62,17 @@ fn discover(headers: &HeaderMap, core: bool, plain: fn() -> Value) -> Response {
     }
     let mut response = json_response(StatusCode::OK, &discovery::aggregated(core));
     let media_type = HeaderValue::from_static(discovery::AGGREGATED);
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, media_type);
+    response.headers_mut().insert(header::CONTENT_TYPE, media_type);
     response
 }
 
 async fn resource(State(server): State<Arc<Server>>, request: Request) -> Response {
-    server
-        .serve(request)
-        .await
-        .unwrap_or_else(Failure::into_response)
+    server.serve(request).await.unwrap_or_else(Failure::into_response)
 }
 
 impl Server {
     pub(crate) fn context(&self) -> Context {
-        Context {
-            node_name: self.node_name.clone(),
-            now: verbs::rfc3339(self.clock.now()),
-        }
+        Context { node_name: self.node_name.clone(), now: verbs::rfc3339(self.clock.now()) }
     }
 
     async fn serve(self: Arc<Self>, request: Request) -> Answer {
@@ -127,11 +116,7 @@ impl Server {
     fn watch(&self, target: Target, query: &Query) -> Answer {
         let options = WatchOptions::parse(target.kind, query)?;
         let stream = watch::watch(self.store.clone(), target, options);
-        Ok((
-            [(header::CONTENT_TYPE, "application/json")],
-            Body::from_stream(stream),
-        )
-            .into_response())
+        Ok(([(header::CONTENT_TYPE, "application/json")], Body::from_stream(stream)).into_response())
     }
 
     fn get(&self, target: &Target) -> Answer {
@@ -146,20 +131,12 @@ impl Server {
         object.ok_or_else(|| Failure::not_found(target.kind, &key.name))
     }
 
-    async fn create(
-        &self,
-        mut target: Target,
-        query: &Query,
-        headers: &HeaderMap,
-        body: Body,
-    ) -> Answer {
+    async fn create(&self, mut target: Target, query: &Query, headers: &HeaderMap, body: Body) -> Answer {
         let options = write_options(query, headers)?;
         let document = body::parse(body::media_type(headers), &body::read(body).await?)?;
         if target.kind.namespaced && target.namespace.is_none() {
             // A namespaced kind is created within a namespace; the bare path means the object's own.
-            let own = document.value["metadata"]["namespace"]
-                .as_str()
-                .unwrap_or("default");
+            let own = document.value["metadata"]["namespace"].as_str().unwrap_or("default");
             target.namespace = Some(own.to_owned());
         }
         let mut warnings = Vec::new();
@@ -171,13 +148,7 @@ impl Server {
         .await
     }
 
-    async fn replace(
-        &self,
-        target: Target,
-        query: &Query,
-        headers: &HeaderMap,
-        body: Body,
-    ) -> Answer {
+    async fn replace(&self, target: Target, query: &Query, headers: &HeaderMap, body: Body) -> Answer {
         let options = write_options(query, headers)?;
         let document = body::parse(body::media_type(headers), &body::read(body).await?)?;
         let mut warnings = Vec::new();
@@ -189,13 +160,7 @@ impl Server {
         .await
     }
 
-    async fn patch(
-        &self,
-        target: Target,
-        query: &Query,
-        headers: &HeaderMap,
-        body: Body,
-    ) -> Answer {
+    async fn patch(&self, target: Target, query: &Query, headers: &HeaderMap, body: Body) -> Answer {
         let options = write_options(query, headers)?;
         let patch = Patch::parse(body::media_type(headers), &body::read(body).await?)?;
         verbs::check_options(&patch, &options)?;
@@ -216,51 +181,26 @@ impl Server {
         let weight = weight(target);
         let target = target.clone();
         let work = move |transaction: &mut Transaction<'_>| work(transaction, &target);
-        let Written {
-            object,
-            created,
-            warnings,
-        } = self.store.write(weight, dry_run, work).await?;
-        let code = if created {
-            StatusCode::CREATED
-        } else {
-            StatusCode::OK
-        };
+        let Written { object, created, warnings } = self.store.write(weight, dry_run, work).await?;
+        let code = if created { StatusCode::CREATED } else { StatusCode::OK };
         let mut response = json_bytes(object.json.clone());
         *response.status_mut() = code;
         warn(&mut response, &warnings);
         Ok(response)
     }
 
-    async fn delete(
-        &self,
-        target: Target,
-        query: &Query,
-        headers: &HeaderMap,
-        body: Body,
-    ) -> Answer {
+    async fn delete(&self, target: Target, query: &Query, headers: &HeaderMap, body: Body) -> Answer {
         let bytes = body::read(body).await?;
         let options = DeleteOptions::parse(query, body::media_type(headers), &bytes)?;
         let context = self.context();
         let kind = target.kind;
         let dry_run = options.dry_run;
         if target.name.is_none() {
-            let selector = Selector::parse(
-                kind,
-                query.text("labelSelector"),
-                query.text("fieldSelector"),
-            )?;
+            let selector = Selector::parse(kind, query.text("labelSelector"), query.text("fieldSelector"))?;
             let namespace = target.namespace;
             let work = move |transaction: &mut Transaction<'_>| {
                 let namespace = namespace.as_deref();
-                verbs::delete_collection(
-                    transaction,
-                    kind,
-                    namespace,
-                    &selector,
-                    &options,
-                    &context,
-                )
+                verbs::delete_collection(transaction, kind, namespace, &selector, &options, &context)
             };
             let deleted = self.store.write(Weight::Full, dry_run, work).await?;
             let revision = self.store.read().revision.to_string();
@@ -268,9 +208,7 @@ impl Server {
             return Ok(json_bytes(list::render(kind, &metadata, &deleted)));
         }
         let key = key(&target);
-        let work = move |transaction: &mut Transaction<'_>| {
-            verbs::delete(transaction, kind, &key, &options, &context)
-        };
+        let work = move |transaction: &mut Transaction<'_>| verbs::delete(transaction, kind, &key, &options, &context);
         let Deleted { object, gone } = self.store.write(Weight::Full, dry_run, work).await?;
         if gone && !kind.returns_deleted {
             return Ok(json_response(StatusCode::OK, &success(kind, &object)));
@@ -280,33 +218,21 @@ impl Server {
 }
 
 fn key(target: &Target) -> Key {
-    Key::new(
-        target.namespace.as_deref().unwrap_or_default(),
-        target.name.as_deref().unwrap_or_default(),
-    )
+    Key::new(target.namespace.as_deref().unwrap_or_default(), target.name.as_deref().unwrap_or_default())
 }
 
 /// What is observed is light, what is wanted is not.
 fn weight(target: &Target) -> Weight {
-    if target.kind.transient || target.subresource == Some(Subresource::Status) {
-        Weight::Light
-    } else {
-        Weight::Full
-    }
+    if target.kind.transient || target.subresource == Some(Subresource::Status) { Weight::Light } else { Weight::Full }
 }
 
 fn write_options(query: &Query, headers: &HeaderMap) -> Result<WriteOptions, Failure> {
-    let user_agent = headers
-        .get(header::USER_AGENT)
-        .and_then(|v| v.to_str().ok());
+    let user_agent = headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok());
     WriteOptions::parse(query, user_agent.unwrap_or_default())
 }
 
 fn accept(headers: &HeaderMap) -> &str {
-    headers
-        .get(header::ACCEPT)
-        .and_then(|v| v.to_str().ok())
-        .unwrap_or_default()
+    headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default()
 }
 
 /// One of the acceptable types must be plain JSON; others may come first (tables, protobuf).
@@ -314,17 +240,10 @@ fn check_accept(headers: &HeaderMap) -> Result<(), Failure> {
     let accept = accept(headers);
     let fits = |choice: &str| {
         let mut parts = choice.split(';').map(str::trim);
-        let json = matches!(
-            parts.next(),
-            Some("application/json" | "application/*" | "*/*")
-        );
+        let json = matches!(parts.next(), Some("application/json" | "application/*" | "*/*"));
         json && !parts.any(|parameter| parameter.starts_with("as="))
     };
-    if accept.is_empty() || accept.split(',').any(fits) {
-        Ok(())
-    } else {
-        Err(Failure::not_acceptable())
-    }
+    if accept.is_empty() || accept.split(',').any(fits) { Ok(()) } else { Err(Failure::not_acceptable()) }
 }
 
 /// The `Status` of a deletion that does not answer with the object.
@@ -340,10 +259,7 @@ fn success(kind: &Kind, object: &Object) -> Value {
 /// One `Warning` header for each, as RFC 7234 has them.
 fn warn(response: &mut Response, warnings: &[String]) {
     for warning in warnings {
-        let text: String = warning
-            .chars()
-            .filter(|c| !c.is_control() && c.is_ascii())
-            .collect();
+        let text: String = warning.chars().filter(|c| !c.is_control() && c.is_ascii()).collect();
         let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
             response.headers_mut().append(header::WARNING, value);
@@ -368,9 +284,6 @@ fn json_bytes(json: Bytes) -> Response {
 impl Server {
     /// The way to the node's kubelet, if there is one yet.
     pub(crate) fn kubelet(&self) -> Option<KubeletTransport> {
-        self.kubelet
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.kubelet.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -30,16 +30,10 @@ impl Target {
             ["apis", group, version, rest @ ..] => (*group, *version, rest),
             _ => return Err(Failure::no_route()),
         };
-        let find = |plural: &str| {
-            KINDS
-                .iter()
-                .find(|k| k.plural == plural && k.group == group && k.version == version)
-        };
+        let find = |plural: &str| KINDS.iter().find(|k| k.plural == plural && k.group == group && k.version == version);
         let (namespace, plural, rest) = match rest {
             // `namespaces/x/status` is the namespace's own, any other third part is a kind in it.
-            ["namespaces", namespace, plural, rest @ ..] if find(plural).is_some() => {
-                (Some(*namespace), *plural, rest)
-            }
+            ["namespaces", namespace, plural, rest @ ..] if find(plural).is_some() => (Some(*namespace), *plural, rest),
             [plural, rest @ ..] => (None, *plural, rest),
             [] => return Err(Failure::no_route()),
         };
@@ -60,12 +54,7 @@ impl Target {
         if misplaced || name == Some("") {
             return Err(Failure::no_route());
         }
-        Ok(Self {
-            kind,
-            namespace: namespace.map(Into::into),
-            name: name.map(Into::into),
-            subresource,
-        })
+        Ok(Self { kind, namespace: namespace.map(Into::into), name: name.map(Into::into), subresource })
     }
 }
 

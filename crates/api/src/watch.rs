@@ -42,9 +42,7 @@ pub(crate) struct WatchOptions {
 
 impl WatchOptions {
     pub(crate) fn parse(kind: &Kind, query: &Query) -> Result<Self, Failure> {
-        let initial_events = query
-            .get("sendInitialEvents")
-            .map(|_| query.flag("sendInitialEvents"));
+        let initial_events = query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents"));
         if initial_events.is_some() && query.text("resourceVersionMatch") != "NotOlderThan" {
             return Err(Failure::bad_request(
                 "resourceVersionMatch: Forbidden: sendInitialEvents requires setting \
@@ -53,18 +51,11 @@ impl WatchOptions {
         }
         let seconds = query.number("timeoutSeconds")?.unwrap_or(0);
         Ok(Self {
-            selector: Selector::parse(
-                kind,
-                query.text("labelSelector"),
-                query.text("fieldSelector"),
-            )?,
+            selector: Selector::parse(kind, query.text("labelSelector"), query.text("fieldSelector"))?,
             version: list::version(query)?,
             bookmarks: query.flag("allowWatchBookmarks"),
             initial_events,
-            lifetime: u64::try_from(seconds)
-                .ok()
-                .filter(|seconds| *seconds > 0)
-                .map_or(LIFETIME, Duration::from_secs),
+            lifetime: u64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map_or(LIFETIME, Duration::from_secs),
         })
     }
 }
@@ -82,10 +73,7 @@ pub(crate) fn watch(
         closing: store.closing(),
         deadline: now + options.lifetime,
         bookmark_at: now + BOOKMARK,
-        filter: Filter {
-            target,
-            selector: options.selector,
-        },
+        filter: Filter { target, selector: options.selector },
         initial: VecDeque::new(),
         initial_end: false,
         bookmarks: options.bookmarks,
@@ -138,26 +126,14 @@ impl Watcher {
         }
         if initial_events.unwrap_or(version == 0) {
             self.position = cache.revision;
-            let objects = cache.objects(
-                self.filter.target.kind,
-                self.filter.target.namespace.as_deref(),
-            );
-            self.initial = objects
-                .filter(|object| self.filter.selects(object))
-                .cloned()
-                .collect();
+            let objects = cache.objects(self.filter.target.kind, self.filter.target.namespace.as_deref());
+            self.initial = objects.filter(|object| self.filter.selects(object)).cloned().collect();
             self.initial_end = initial_events == Some(true) && self.bookmarks;
             return None;
         }
-        self.position = if version == 0 {
-            cache.revision
-        } else {
-            version
-        };
+        self.position = if version == 0 { cache.revision } else { version };
         let known = cache.changes_after(self.filter.target.kind, self.position, 1);
-        known
-            .err()
-            .map(|TooOld { oldest }| self.end(&too_old(version, oldest)))
+        known.err().map(|TooOld { oldest }| self.end(&too_old(version, oldest)))
     }
 
     /// The last chunk: an ERROR event.
@@ -172,9 +148,7 @@ impl Watcher {
         if !self.initial.is_empty() {
             let mut chunk = BytesMut::new();
             let count = self.initial.len().min(BATCH);
-            self.initial
-                .drain(..count)
-                .for_each(|object| event(&mut chunk, "ADDED", &object.json));
+            self.initial.drain(..count).for_each(|object| event(&mut chunk, "ADDED", &object.json));
             return Some(chunk.freeze());
         }
         if std::mem::take(&mut self.initial_end) {
@@ -230,9 +204,7 @@ fn read(cache: &Cache, filter: &Filter, position: u64) -> Result<(Bytes, u64), T
     loop {
         let (changes, reached) = cache.changes_after(filter.target.kind, position, BATCH)?;
         let mut chunk = BytesMut::new();
-        changes
-            .iter()
-            .for_each(|change| filter.tell(change, &mut chunk));
+        changes.iter().for_each(|change| filter.tell(change, &mut chunk));
         position = reached;
         if !chunk.is_empty() || changes.len() < BATCH {
             return Ok((chunk.freeze(), position));
@@ -242,24 +214,14 @@ fn read(cache: &Cache, filter: &Filter, position: u64) -> Result<(Bytes, u64), T
 
 impl Filter {
     fn selects(&self, object: &Object) -> bool {
-        self.target
-            .namespace
-            .as_ref()
-            .is_none_or(|namespace| object.key.namespace == *namespace)
-            && self
-                .target
-                .name
-                .as_ref()
-                .is_none_or(|name| object.key.name == *name)
+        self.target.namespace.as_ref().is_none_or(|namespace| object.key.namespace == *namespace)
+            && self.target.name.as_ref().is_none_or(|name| object.key.name == *name)
             && self.selector.matches(object)
     }
 
     /// What a change looks like through the selector: an object that leaves it is deleted for this watcher.
     fn tell(&self, change: &Change, chunk: &mut BytesMut) {
-        let was = change
-            .previous
-            .as_ref()
-            .is_some_and(|previous| self.selects(previous));
+        let was = change.previous.as_ref().is_some_and(|previous| self.selects(previous));
         let is = change.happened != Happened::Deleted && self.selects(&change.object);
         match (was, is) {
             (false, true) => event(chunk, "ADDED", &change.object.json),

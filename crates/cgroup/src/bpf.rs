@@ -22,11 +22,8 @@ impl Insn {
     pub(crate) fn encode(self) -> u64 {
         let [off0, off1] = self.off.to_ne_bytes();
         let [a, b, c, d] = self.imm.to_ne_bytes();
-        let registers = if cfg!(target_endian = "little") {
-            self.src << 4 | self.dst
-        } else {
-            self.dst << 4 | self.src
-        };
+        let registers =
+            if cfg!(target_endian = "little") { self.src << 4 | self.dst } else { self.dst << 4 | self.src };
         u64::from_ne_bytes([self.code, registers, off0, off1, a, b, c, d])
     }
 }
@@ -56,13 +53,7 @@ const KIND_CHAR: i32 = 2;
 
 /// The program that decides as `list` does.
 pub(crate) fn program(list: &AllowList) -> Vec<Insn> {
-    let insn = |code, dst, src, off, imm| Insn {
-        code,
-        dst,
-        src,
-        off,
-        imm,
-    };
+    let insn = |code, dst, src, off, imm| Insn { code, dst, src, off, imm };
     let mut program = vec![
         insn(LOAD_WORD, KIND, CONTEXT, 0, 0),
         insn(MOV_REG, ACCESS, KIND, 0, 0),
@@ -84,16 +75,7 @@ fn exception(which: Match, access: Access, default_allow: bool) -> Vec<Insn> {
     // (instruction, does it jump to the end of the block?)
     let mut block: Vec<(Insn, bool)> = Vec::new();
     let mut push = |code, dst, src, imm, jumps| {
-        block.push((
-            Insn {
-                code,
-                dst,
-                src,
-                off: 0,
-                imm,
-            },
-            jumps,
-        ));
+        block.push((Insn { code, dst, src, off: 0, imm }, jumps));
     };
     match which.kind {
         DeviceKind::All => {}
@@ -123,10 +105,7 @@ fn exception(which: Match, access: Access, default_allow: bool) -> Vec<Insn> {
     block
         .into_iter()
         .enumerate()
-        .map(|(at, (insn, jumps))| Insn {
-            off: if jumps { (end - at - 1) as i16 } else { 0 },
-            ..insn
-        })
+        .map(|(at, (insn, jumps))| Insn { off: if jumps { (end - at - 1) as i16 } else { 0 }, ..insn })
         .collect()
 }
 
@@ -173,9 +152,7 @@ mod tests {
                 other => panic!("opcode {other:#x}"),
             };
             if jump {
-                at = at
-                    .checked_add_signed(insn.off.into())
-                    .expect("jumps go forward");
+                at = at.checked_add_signed(insn.off.into()).expect("jumps go forward");
             }
         }
     }
@@ -188,16 +165,8 @@ mod tests {
     fn only_listed_devices_and_accesses_are_allowed() {
         let rules = [
             DeviceRule::allow(DeviceKind::Char, 1, Some(3)),
-            DeviceRule {
-                mknod: false,
-                ..DeviceRule::allow(DeviceKind::Char, 136, None)
-            },
-            DeviceRule {
-                major: None,
-                read: false,
-                write: false,
-                ..DeviceRule::allow(DeviceKind::Block, 0, None)
-            },
+            DeviceRule { mknod: false, ..DeviceRule::allow(DeviceKind::Char, 136, None) },
+            DeviceRule { major: None, read: false, write: false, ..DeviceRule::allow(DeviceKind::Block, 0, None) },
         ];
         let program = program(&AllowList::of(&rules));
         for (kind, access, major, minor, allowed) in [
@@ -223,12 +192,7 @@ mod tests {
     fn with_everything_allowed_a_denied_access_is_still_denied() {
         let rules = [
             DeviceRule::everything(true),
-            DeviceRule {
-                allow: false,
-                read: false,
-                mknod: false,
-                ..DeviceRule::allow(DeviceKind::Block, 8, None)
-            },
+            DeviceRule { allow: false, read: false, mknod: false, ..DeviceRule::allow(DeviceKind::Block, 8, None) },
         ];
         let program = program(&AllowList::of(&rules));
         assert!(decide(&program, KIND_BLOCK, R, 8, 0));
@@ -245,16 +209,7 @@ mod tests {
 
     #[test]
     fn an_instruction_is_encoded_as_struct_bpf_insn() {
-        let insn = Insn {
-            code: JNE_IMM,
-            dst: MAJOR,
-            src: 0,
-            off: 3,
-            imm: 136,
-        };
-        assert_eq!(
-            insn.encode().to_le_bytes(),
-            [0x55, 0x04, 3, 0, 136, 0, 0, 0]
-        );
+        let insn = Insn { code: JNE_IMM, dst: MAJOR, src: 0, off: 3, imm: 136 };
+        assert_eq!(insn.encode().to_le_bytes(), [0x55, 0x04, 3, 0, 136, 0, 0, 0]);
     }
 }

@@ -39,28 +39,12 @@ pub struct DeviceRule {
 impl DeviceRule {
     /// Allows everything of one device: "rwm".
     pub fn allow(kind: DeviceKind, major: u32, minor: Option<u32>) -> Self {
-        Self {
-            allow: true,
-            kind,
-            major: Some(major),
-            minor,
-            read: true,
-            write: true,
-            mknod: true,
-        }
+        Self { allow: true, kind, major: Some(major), minor, read: true, write: true, mknod: true }
     }
 
     /// Allows or denies every access to every device.
     pub fn everything(allow: bool) -> Self {
-        Self {
-            allow,
-            kind: DeviceKind::All,
-            major: None,
-            minor: None,
-            read: true,
-            write: true,
-            mknod: true,
-        }
+        Self { allow, kind: DeviceKind::All, major: None, minor: None, read: true, write: true, mknod: true }
     }
 
     pub(crate) fn access(&self) -> Access {
@@ -120,24 +104,14 @@ pub(crate) struct AllowList {
 impl AllowList {
     /// Folds rules, starting from "nothing is allowed".
     pub(crate) fn of(rules: &[DeviceRule]) -> Self {
-        let mut list = Self {
-            default_allow: false,
-            exceptions: BTreeMap::new(),
-        };
+        let mut list = Self { default_allow: false, exceptions: BTreeMap::new() };
         for rule in rules {
             if rule.kind == DeviceKind::All {
                 // v1 has no finer "a" than everything, and neither has OCI.
-                list = Self {
-                    default_allow: rule.allow,
-                    exceptions: BTreeMap::new(),
-                };
+                list = Self { default_allow: rule.allow, exceptions: BTreeMap::new() };
                 continue;
             }
-            let key = Match {
-                kind: rule.kind,
-                major: rule.major,
-                minor: rule.minor,
-            };
+            let key = Match { kind: rule.kind, major: rule.major, minor: rule.minor };
             let bits = rule.access().0;
             if rule.allow == list.default_allow {
                 if let Some(access) = list.exceptions.get_mut(&key) {
@@ -155,12 +129,7 @@ impl AllowList {
 /// The lines for `devices.deny` (`true`) and `devices.allow` (`false`), in order.
 pub(crate) fn v1_lines(rules: &[DeviceRule]) -> Vec<(bool, String)> {
     std::iter::once((true, "a".to_owned()))
-        .chain(
-            rules
-                .iter()
-                .filter(|r| r.access().0 != 0)
-                .map(|r| (!r.allow, r.to_string())),
-        )
+        .chain(rules.iter().filter(|r| r.access().0 != 0).map(|r| (!r.allow, r.to_string())))
         .collect()
 }
 
@@ -181,20 +150,13 @@ mod tests {
     #[test]
     fn a_list_starts_by_denying_everything() {
         let lines = v1_lines(&[DeviceRule::allow(DeviceKind::Block, 8, None)]);
-        assert_eq!(
-            lines,
-            [(true, "a".to_owned()), (false, "b 8:* rwm".to_owned())]
-        );
+        assert_eq!(lines, [(true, "a".to_owned()), (false, "b 8:* rwm".to_owned())]);
     }
 
     #[test]
     fn separate_rules_for_reading_and_writing_add_up() {
-        let rule = |read, write| DeviceRule {
-            read,
-            write,
-            mknod: false,
-            ..DeviceRule::allow(DeviceKind::Char, 1, Some(3))
-        };
+        let rule =
+            |read, write| DeviceRule { read, write, mknod: false, ..DeviceRule::allow(DeviceKind::Char, 1, Some(3)) };
         let list = AllowList::of(&[rule(true, false), rule(false, true)]);
         let access: Vec<_> = list.exceptions.values().map(|a| a.0).collect();
         assert_eq!(access, [Access::READ | Access::WRITE]);
@@ -202,16 +164,7 @@ mod tests {
 
     #[test]
     fn a_later_rule_for_everything_forgets_the_earlier_ones() {
-        let list = AllowList::of(&[
-            DeviceRule::allow(DeviceKind::Char, 1, Some(3)),
-            DeviceRule::everything(true),
-        ]);
-        assert_eq!(
-            list,
-            AllowList {
-                default_allow: true,
-                exceptions: BTreeMap::new()
-            }
-        );
+        let list = AllowList::of(&[DeviceRule::allow(DeviceKind::Char, 1, Some(3)), DeviceRule::everything(true)]);
+        assert_eq!(list, AllowList { default_allow: true, exceptions: BTreeMap::new() });
     }
 }

@@ -112,18 +112,14 @@ impl Group {
             Version::V1 => "memory.oom_control",
             Version::V2 => "memory.events",
         };
-        self.dir(Controller::Memory)
-            .unwrap_or_else(|| self.path.clone())
-            .join(file)
+        self.dir(Controller::Memory).unwrap_or_else(|| self.path.clone()).join(file)
     }
 
     /// The number in [`Group::oom_counter`].
     pub fn oom_kills(&self) -> Result<u64> {
         let file = self.oom_counter();
         let text = fs::read_to_string(&file).map_err(|e| Error::io("read", &file, e))?;
-        let kills = text
-            .lines()
-            .find_map(|l| l.strip_prefix("oom_kill ")?.trim().parse().ok());
+        let kills = text.lines().find_map(|l| l.strip_prefix("oom_kill ")?.trim().parse().ok());
         Ok(kills.unwrap_or(0))
     }
 
@@ -146,10 +142,7 @@ impl Group {
             match error {
                 Error::Io { path, source, .. } if source.kind() == io::ErrorKind::ResourceBusy => {
                     if waited >= patience {
-                        return Err(Error::Busy {
-                            path,
-                            waited_ms: waited.as_millis() as u64,
-                        });
+                        return Err(Error::Busy { path, waited_ms: waited.as_millis() as u64 });
                     }
                 }
                 other => return Err(other),
@@ -170,10 +163,7 @@ impl Group {
     /// The group's directories, each once (joint mounts carry several controllers).
     pub(crate) fn dirs(&self) -> Vec<PathBuf> {
         let mut dirs: Vec<PathBuf> = match &*self.hierarchy.layout {
-            Layout::V1(mounts) => mounts
-                .values()
-                .map(|mount| mount.join(&self.path))
-                .collect(),
+            Layout::V1(mounts) => mounts.values().map(|mount| mount.join(&self.path)).collect(),
             Layout::V2(mount) => vec![mount.join(&self.path)],
         };
         dirs.sort_unstable();
@@ -222,59 +212,39 @@ impl Group {
     }
 
     fn without(&self, controller: Controller) -> Error {
-        Error::NoController {
-            controller: controller.name(),
-            path: self.path.clone(),
-        }
+        Error::NoController { controller: controller.name(), path: self.path.clone() }
     }
 
     fn restrict_devices(&self, rules: &[DeviceRule]) -> Result<()> {
         if self.version() == Version::V2 {
             return self.attach_device_program(rules);
         }
-        let dir = self
-            .dir(Controller::Devices)
-            .ok_or_else(|| self.without(Controller::Devices))?;
+        let dir = self.dir(Controller::Devices).ok_or_else(|| self.without(Controller::Devices))?;
         let open = |file: &str| {
             let path = dir.join(file);
             let file = OpenOptions::new().write(true).open(&path);
-            file.map_err(|e| Error::io("open", &path, e))
-                .map(|file| (path, file))
+            file.map_err(|e| Error::io("open", &path, e)).map(|file| (path, file))
         };
         let (mut allow, mut deny) = (open("devices.allow")?, open("devices.deny")?);
         for (denies, line) in devices::v1_lines(rules) {
             let (path, file) = if denies { &mut deny } else { &mut allow };
-            file.write_all(line.as_bytes())
-                .map_err(|e| Error::io("write", &*path, e))?;
+            file.write_all(line.as_bytes()).map_err(|e| Error::io("write", &*path, e))?;
         }
         Ok(())
     }
 
     fn attach_device_program(&self, rules: &[DeviceRule]) -> Result<()> {
-        let program: Vec<u64> = bpf::program(&AllowList::of(rules))
-            .into_iter()
-            .map(bpf::Insn::encode)
-            .collect();
-        let dir = self
-            .v2_dir()
-            .ok_or_else(|| self.without(Controller::Devices))?;
+        let program: Vec<u64> = bpf::program(&AllowList::of(rules)).into_iter().map(bpf::Insn::encode).collect();
+        let dir = self.v2_dir().ok_or_else(|| self.without(Controller::Devices))?;
         let opened = fs::File::open(&dir).map_err(|e| Error::io("open", &dir, e))?;
-        let loaded = podd_sys::bpf::load_cgroup_device(&program)
-            .map_err(|e| Error::io("load the device filter of", &dir, e))?;
-        podd_sys::bpf::attach_cgroup_device(
-            loaded.as_fd(),
-            opened.as_fd(),
-            podd_sys::bpf::ALLOW_MULTI,
-        )
-        .map_err(|e| Error::io("attach the device filter of", &dir, e))
+        let loaded =
+            podd_sys::bpf::load_cgroup_device(&program).map_err(|e| Error::io("load the device filter of", &dir, e))?;
+        podd_sys::bpf::attach_cgroup_device(loaded.as_fd(), opened.as_fd(), podd_sys::bpf::ALLOW_MULTI)
+            .map_err(|e| Error::io("attach the device filter of", &dir, e))
     }
 
     fn read_number(&self, controller: Controller, file: &str) -> Option<u64> {
-        fs::read_to_string(self.dir(controller)?.join(file))
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
+        fs::read_to_string(self.dir(controller)?.join(file)).ok()?.trim().parse().ok()
     }
 }
 
@@ -284,26 +254,20 @@ fn is_invalid(error: &Error) -> bool {
 
 /// cgroup files take a value as one write; they are never created.
 pub(crate) fn write_file(path: &Path, value: &str) -> Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .open(path)
-        .map_err(|e| Error::io("open", path, e))?;
-    file.write_all(value.as_bytes())
-        .map_err(|e| match e.kind() {
-            io::ErrorKind::InvalidInput | io::ErrorKind::ResourceBusy => {
-                Error::io("write", path.with_added_extension(format!("={value}")), e)
-            }
-            _ => Error::io("write", path, e),
-        })
+    let mut file = OpenOptions::new().write(true).open(path).map_err(|e| Error::io("open", path, e))?;
+    file.write_all(value.as_bytes()).map_err(|e| match e.kind() {
+        io::ErrorKind::InvalidInput | io::ErrorKind::ResourceBusy => {
+            Error::io("write", path.with_added_extension(format!("={value}")), e)
+        }
+        _ => Error::io("write", path, e),
+    })
 }
 
 /// One mkdir when the parent stands, which is the common case.
 fn make_dir(dir: &Path) -> Result<()> {
     match fs::create_dir(dir) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir_all(dir).map_err(|e| Error::io("make", dir, e))
-        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(dir).map_err(|e| Error::io("make", dir, e)),
         other => other.map_err(|e| Error::io("make", dir, e)),
     }
 }
@@ -370,10 +334,7 @@ fn remove_tree(dir: &Path) -> Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => e,
     };
-    let busy = [
-        io::ErrorKind::ResourceBusy,
-        io::ErrorKind::DirectoryNotEmpty,
-    ];
+    let busy = [io::ErrorKind::ResourceBusy, io::ErrorKind::DirectoryNotEmpty];
     if !busy.contains(&error.kind()) {
         return Err(Error::io("remove", dir, error));
     }
@@ -395,11 +356,7 @@ pub(crate) fn children(dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else {
         return Vec::new();
     };
-    entries
-        .flatten()
-        .filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()))
-        .map(|entry| entry.path())
-        .collect()
+    entries.flatten().filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir())).map(|entry| entry.path()).collect()
 }
 
 #[cfg(test)]

@@ -65,9 +65,7 @@ impl Controller {
     }
 
     fn of_v1(name: &str) -> Option<Controller> {
-        Controller::ALL
-            .into_iter()
-            .find(|c| *c != Controller::Io && c.name() == name)
+        Controller::ALL.into_iter().find(|c| *c != Controller::Io && c.name() == name)
     }
 }
 
@@ -108,10 +106,7 @@ impl Hierarchy {
     /// A hierarchy at known mounts: for tests on a directory tree, and for a caller that has
     /// detected already.
     pub fn new(layout: Layout, root: impl AsRef<Path>) -> Result<Self> {
-        Ok(Self {
-            layout: Arc::new(layout),
-            root: relative(root.as_ref())?,
-        })
+        Ok(Self { layout: Arc::new(layout), root: relative(root.as_ref())? })
     }
 
     /// The kernel interface in use.
@@ -168,9 +163,7 @@ pub(crate) fn parse_mountinfo(text: &str) -> Result<Layout> {
         };
         let mut source = source.split(' ');
         match (source.next(), source.nth(1)) {
-            (Some("cgroup"), Some(options))
-                if !options.split(',').any(|o| o.starts_with("name=")) =>
-            {
+            (Some("cgroup"), Some(options)) if !options.split(',').any(|o| o.starts_with("name=")) => {
                 for controller in options.split(',').filter_map(Controller::of_v1) {
                     v1.entry(controller).or_insert_with(|| point.clone());
                 }
@@ -193,9 +186,7 @@ fn unescape(field: &str) -> PathBuf {
     let mut rest = field;
     while let Some(at) = rest.find('\\') {
         out.push_str(&rest[..at]);
-        let code = rest
-            .get(at + 1..at + 4)
-            .and_then(|d| u8::from_str_radix(d, 8).ok());
+        let code = rest.get(at + 1..at + 4).and_then(|d| u8::from_str_radix(d, 8).ok());
         match code {
             Some(byte) => {
                 out.push(byte as char);
@@ -225,24 +216,17 @@ mod tests {
 
     #[test]
     fn a_hybrid_machine_counts_as_v1_and_named_hierarchies_are_ignored() {
-        let Layout::V1(mounts) = parse_mountinfo(HYBRID).unwrap() else {
-            panic!("v2")
-        };
+        let Layout::V1(mounts) = parse_mountinfo(HYBRID).unwrap() else { panic!("v2") };
         assert_eq!(mounts.len(), 2);
         assert_eq!(mounts[&Controller::Cpu], Path::new("/sys/fs/cgroup/cpu"));
-        assert_eq!(
-            mounts[&Controller::Memory],
-            Path::new("/sys/fs/cgroup/memory")
-        );
+        assert_eq!(mounts[&Controller::Memory], Path::new("/sys/fs/cgroup/memory"));
     }
 
     #[test]
     fn controllers_of_a_joint_mount_share_its_mount_point() {
         let text = "1 2 0:1 / /c\\040g/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
                     1 2 0:1 / /m rw - cgroup cgroup rw,memory\n";
-        let Layout::V1(mounts) = parse_mountinfo(text).unwrap() else {
-            panic!("v2")
-        };
+        let Layout::V1(mounts) = parse_mountinfo(text).unwrap() else { panic!("v2") };
         assert_eq!(mounts[&Controller::Cpu], mounts[&Controller::Cpuacct]);
         assert_eq!(mounts[&Controller::Cpu], Path::new("/c g/cpu,cpuacct"));
     }
@@ -250,10 +234,7 @@ mod tests {
     #[test]
     fn a_unified_machine_is_v2() {
         let text = "30 23 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
-        assert_eq!(
-            parse_mountinfo(text).unwrap(),
-            Layout::V2("/sys/fs/cgroup".into())
-        );
+        assert_eq!(parse_mountinfo(text).unwrap(), Layout::V2("/sys/fs/cgroup".into()));
     }
 
     #[test]
@@ -264,13 +245,7 @@ mod tests {
 
     #[test]
     fn a_path_cannot_climb_out_of_the_root() {
-        for (path, good) in [
-            ("/a/b", true),
-            ("a", true),
-            ("", true),
-            ("a/../b", false),
-            ("..", false),
-        ] {
+        for (path, good) in [("/a/b", true), ("a", true), ("", true), ("a/../b", false), ("..", false)] {
             assert_eq!(relative(Path::new(path)).is_ok(), good, "{path}");
         }
     }

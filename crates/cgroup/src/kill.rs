@@ -114,7 +114,5 @@ fn collect_pids(dir: &Path, pids: &mut Vec<u32>) -> Result<()> {
         Err(e) if e.kind() == crate::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(e),
     }
-    children(dir)
-        .iter()
-        .try_for_each(|child| collect_pids(child, pids))
+    children(dir).iter().try_for_each(|child| collect_pids(child, pids))
 }

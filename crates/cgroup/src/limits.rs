@@ -85,19 +85,11 @@ struct Row {
 }
 
 const fn must(file: &'static str, format: Format) -> Option<Knob> {
-    Some(Knob {
-        file,
-        format,
-        missing: Missing::Fail,
-    })
+    Some(Knob { file, format, missing: Missing::Fail })
 }
 
 const fn may(file: &'static str, format: Format) -> Option<Knob> {
-    Some(Knob {
-        file,
-        format,
-        missing: Missing::Skip,
-    })
+    Some(Knob { file, format, missing: Missing::Skip })
 }
 
 /// Order matters: v1 wants the period before the quota, and the memory limit before memory+swap.
@@ -106,59 +98,43 @@ const TABLE: &[Row] = &[
         limit: "cpu_shares",
         controller: Controller::Cpu,
         v1: must("cpu.shares", |l| Ok(l.cpu_shares.map(|s| s.to_string()))),
-        v2: must("cpu.weight", |l| {
-            Ok(l.cpu_shares.map(|s| weight_of_shares(s).to_string()))
-        }),
+        v2: must("cpu.weight", |l| Ok(l.cpu_shares.map(|s| weight_of_shares(s).to_string()))),
     },
     Row {
         limit: "cpu_period",
         controller: Controller::Cpu,
-        v1: must("cpu.cfs_period_us", |l| {
-            Ok(l.cpu_period.map(|p| p.to_string()))
-        }),
+        v1: must("cpu.cfs_period_us", |l| Ok(l.cpu_period.map(|p| p.to_string()))),
         v2: None,
     },
     Row {
         limit: "cpu_quota",
         controller: Controller::Cpu,
-        v1: must("cpu.cfs_quota_us", |l| {
-            Ok(l.cpu_quota.map(|q| q.max(-1).to_string()))
-        }),
+        v1: must("cpu.cfs_quota_us", |l| Ok(l.cpu_quota.map(|q| q.max(-1).to_string()))),
         v2: must("cpu.max", |l| Ok(cpu_max(l))),
     },
     Row {
         limit: "memory",
         controller: Controller::Memory,
-        v1: must("memory.limit_in_bytes", |l| {
-            Ok(l.memory.map(|m| m.max(-1).to_string()))
-        }),
+        v1: must("memory.limit_in_bytes", |l| Ok(l.memory.map(|m| m.max(-1).to_string()))),
         v2: must("memory.max", |l| Ok(l.memory.map(or_max))),
     },
     Row {
         limit: "memory_swap",
         controller: Controller::Memory,
-        v1: may("memory.memsw.limit_in_bytes", |l| {
-            Ok(swap(l)?.and(l.memory_swap).map(|s| s.max(-1).to_string()))
-        }),
+        v1: may("memory.memsw.limit_in_bytes", |l| Ok(swap(l)?.and(l.memory_swap).map(|s| s.max(-1).to_string()))),
         v2: may("memory.swap.max", |l| Ok(swap(l)?.map(or_max))),
     },
     Row {
         limit: "memory_oom_group",
         controller: Controller::Memory,
         v1: None,
-        v2: must("memory.oom.group", |l| {
-            Ok(l.memory_oom_group.map(|g| u8::from(g).to_string()))
-        }),
+        v2: must("memory.oom.group", |l| Ok(l.memory_oom_group.map(|g| u8::from(g).to_string()))),
     },
     Row {
         limit: "pids",
         controller: Controller::Pids,
-        v1: must("pids.max", |l| {
-            Ok(l.pids.map(|p| or_max(if p == 0 { -1 } else { p })))
-        }),
-        v2: must("pids.max", |l| {
-            Ok(l.pids.map(|p| or_max(if p == 0 { -1 } else { p })))
-        }),
+        v1: must("pids.max", |l| Ok(l.pids.map(|p| or_max(if p == 0 { -1 } else { p })))),
+        v2: must("pids.max", |l| Ok(l.pids.map(|p| or_max(if p == 0 { -1 } else { p })))),
     },
     Row {
         limit: "cpuset_cpus",
@@ -185,12 +161,7 @@ pub(crate) fn plan(limits: &Limits, version: Version) -> Result<Plan> {
         let Some(knob) = knob else { continue };
         if let Some(value) = (knob.format)(limits)? {
             tracing::trace!(limit = row.limit, file = knob.file, value, "limit");
-            plan.push(Write {
-                controller: row.controller,
-                file: knob.file.to_owned(),
-                value,
-                missing: knob.missing,
-            });
+            plan.push(Write { controller: row.controller, file: knob.file.to_owned(), value, missing: knob.missing });
         }
     }
     for page in &limits.hugepages {
@@ -206,10 +177,7 @@ pub(crate) fn plan(limits: &Limits, version: Version) -> Result<Plan> {
 /// memory+swap limit must be written after it. `present` is that file's value, if it has one.
 pub(crate) fn order_memory(plan: &mut Plan, present: Option<u64>) {
     let at = |file: &str| plan.iter().position(|w| w.file == file);
-    let (Some(memory), Some(swap)) = (
-        at("memory.limit_in_bytes"),
-        at("memory.memsw.limit_in_bytes"),
-    ) else {
+    let (Some(memory), Some(swap)) = (at("memory.limit_in_bytes"), at("memory.memsw.limit_in_bytes")) else {
         return;
     };
     let grows = match plan[memory].value.parse::<u64>() {
@@ -241,11 +209,7 @@ pub fn weight_of_shares(shares: u64) -> u64 {
 }
 
 fn or_max(value: i64) -> String {
-    if value < 0 {
-        "max".to_owned()
-    } else {
-        value.to_string()
-    }
+    if value < 0 { "max".to_owned() } else { value.to_string() }
 }
 
 /// `cpu.max` is "quota period"; a quota alone keeps the period.
@@ -279,17 +243,10 @@ fn list(value: &Option<String>, file: &str) -> Result<Option<String>> {
     let Some(value) = value.as_deref().filter(|v| !v.is_empty()) else {
         return Ok(None);
     };
-    if value
-        .bytes()
-        .all(|b| b.is_ascii_digit() || b == b'-' || b == b',')
-    {
+    if value.bytes().all(|b| b.is_ascii_digit() || b == b'-' || b == b',') {
         return Ok(Some(value.to_owned()));
     }
-    Err(Error::InvalidLimit {
-        file: file.into(),
-        value: value.into(),
-        why: "not a list of numbers and ranges".into(),
-    })
+    Err(Error::InvalidLimit { file: file.into(), value: value.into(), why: "not a list of numbers and ranges".into() })
 }
 
 fn hugepage(page: &HugepageLimit, version: Version) -> Result<Write> {
@@ -308,43 +265,23 @@ fn hugepage(page: &HugepageLimit, version: Version) -> Result<Write> {
     };
     // The kubelet forbids every page size that a pod did not ask for, also those that are not
     // accounted on this machine.
-    let missing = if page.limit == 0 {
-        Missing::Skip
-    } else {
-        Missing::Fail
-    };
-    Ok(Write {
-        controller: Controller::Hugetlb,
-        file,
-        value: page.limit.to_string(),
-        missing,
-    })
+    let missing = if page.limit == 0 { Missing::Skip } else { Missing::Fail };
+    Ok(Write { controller: Controller::Hugetlb, file, value: page.limit.to_string(), missing })
 }
 
 fn unified(file: &str, value: &str, version: Version) -> Result<Write> {
-    let bad = |why: &str| Error::InvalidLimit {
-        file: file.to_owned(),
-        value: value.to_owned(),
-        why: why.to_owned(),
-    };
+    let bad = |why: &str| Error::InvalidLimit { file: file.to_owned(), value: value.to_owned(), why: why.to_owned() };
     if version == Version::V1 {
         return Err(bad("cgroup v2 files cannot be set on a v1 machine"));
     }
-    let plain = file
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    let plain = file.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     let controller = file.split_once('.').map(|(prefix, _)| prefix);
     let controller = Controller::ALL
         .into_iter()
         .find(|c| Some(c.name()) == controller)
         .filter(|_| plain)
         .ok_or_else(|| bad("not a file of a controller"))?;
-    Ok(Write {
-        controller,
-        file: file.to_owned(),
-        value: value.to_owned(),
-        missing: Missing::Fail,
-    })
+    Ok(Write { controller, file: file.to_owned(), value: value.to_owned(), missing: Missing::Fail })
 }
 
 #[cfg(test)]

@@ -111,24 +111,12 @@ impl Group {
         let v2 = self.version() == Version::V2;
         Ok(Stats {
             cpu: self.cpu_stats(v2),
-            memory: self
-                .dir(Controller::Memory)
-                .map(|dir| memory_stats(dir, v2)),
-            pids: self.dir(Controller::Pids).and_then(|dir| {
-                PidController::new(dir, PathBuf::new(), v2)
-                    .get_pid_current()
-                    .ok()
-            }),
-            io: if v2 {
-                read_io(&home.join("io.stat"))
-            } else {
-                None
-            },
-            pressure: if v2 {
-                read_pressure(&home)
-            } else {
-                Pressure::default()
-            },
+            memory: self.dir(Controller::Memory).map(|dir| memory_stats(dir, v2)),
+            pids: self
+                .dir(Controller::Pids)
+                .and_then(|dir| PidController::new(dir, PathBuf::new(), v2).get_pid_current().ok()),
+            io: if v2 { read_io(&home.join("io.stat")) } else { None },
+            pressure: if v2 { read_pressure(&home) } else { Pressure::default() },
         })
     }
 
@@ -167,20 +155,13 @@ fn cpu_of_v2(stat: &str) -> CpuStats {
 fn memory_stats(dir: PathBuf, v2: bool) -> MemoryStats {
     let memory = MemController::new(dir, PathBuf::new(), v2).memory_stat();
     let raw = |key: &str| memory.stat.raw.get(key).copied().unwrap_or(0);
-    let limit = u64::try_from(memory.limit_in_bytes)
-        .ok()
-        .filter(|limit| *limit < NO_LIMIT);
+    let limit = u64::try_from(memory.limit_in_bytes).ok().filter(|limit| *limit < NO_LIMIT);
     let usage = memory.usage_in_bytes;
     let (inactive, rss, swap, prefix) = if v2 {
         // The library keeps memory.swap.current in this field.
         (raw("inactive_file"), raw("anon"), memory.swappiness, "")
     } else {
-        (
-            raw("total_inactive_file"),
-            raw("total_rss"),
-            raw("total_swap"),
-            "total_",
-        )
+        (raw("total_inactive_file"), raw("total_rss"), raw("total_swap"), "total_")
     };
     MemoryStats {
         usage,
@@ -195,15 +176,7 @@ fn memory_stats(dir: PathBuf, v2: bool) -> MemoryStats {
 
 /// The number behind `key` in a flat keyed file; 0 where the kernel does not have it.
 fn field(text: &str, key: &str) -> u64 {
-    text.lines()
-        .find_map(|line| {
-            line.strip_prefix(key)?
-                .strip_prefix(' ')?
-                .trim()
-                .parse()
-                .ok()
-        })
-        .unwrap_or(0)
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok()).unwrap_or(0)
 }
 
 fn read_io(path: &Path) -> Option<IoStats> {
@@ -212,33 +185,21 @@ fn read_io(path: &Path) -> Option<IoStats> {
 
 fn io_of(text: &str) -> IoStats {
     let sum = |key: &str| {
-        let values = text
-            .split_whitespace()
-            .filter_map(|word| word.strip_prefix(key));
+        let values = text.split_whitespace().filter_map(|word| word.strip_prefix(key));
         values.filter_map(|value| value.parse::<u64>().ok()).sum()
     };
-    IoStats {
-        read: sum("rbytes="),
-        written: sum("wbytes="),
-    }
+    IoStats { read: sum("rbytes="), written: sum("wbytes=") }
 }
 
 fn read_pressure(dir: &Path) -> Pressure {
     let read = |file: &str| pressure_of(&fs::read_to_string(dir.join(file)).ok()?);
-    Pressure {
-        cpu: read("cpu.pressure"),
-        memory: read("memory.pressure"),
-        io: read("io.pressure"),
-    }
+    Pressure { cpu: read("cpu.pressure"), memory: read("memory.pressure"), io: read("io.pressure") }
 }
 
 fn pressure_of(text: &str) -> Option<(PressureLine, PressureLine)> {
     let line = |kind: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(kind))?;
-        let value = |key: &str| {
-            line.split_whitespace()
-                .find_map(|word| word.strip_prefix(key))
-        };
+        let value = |key: &str| line.split_whitespace().find_map(|word| word.strip_prefix(key));
         Some(PressureLine {
             avg10: value("avg10=")?.parse().ok()?,
             avg60: value("avg60=")?.parse().ok()?,
@@ -256,25 +217,17 @@ mod tests {
 
     #[test]
     fn v2_microseconds_become_nanoseconds() {
-        let stat = "usage_usec 3000\nuser_usec 2000\nsystem_usec 1000\nnr_periods 4\nnr_throttled 2\nthrottled_usec 7\n";
+        let stat =
+            "usage_usec 3000\nuser_usec 2000\nsystem_usec 1000\nnr_periods 4\nnr_throttled 2\nthrottled_usec 7\n";
         let cpu = cpu_of_v2(stat);
-        assert_eq!(
-            (cpu.usage_ns, cpu.user_ns, cpu.throttled_ns),
-            (3_000_000, 2_000_000, 7_000)
-        );
+        assert_eq!((cpu.usage_ns, cpu.user_ns, cpu.throttled_ns), (3_000_000, 2_000_000, 7_000));
         assert_eq!((cpu.periods, cpu.throttled_periods), (4, 2));
     }
 
     #[test]
     fn io_is_summed_over_devices() {
         let text = "8:0 rbytes=10 wbytes=1 rios=1 wios=1 dbytes=0 dios=0\n253:99999 rbytes=5 wbytes=2 rios=1 wios=1 dbytes=0 dios=0\n7:0\n";
-        assert_eq!(
-            io_of(text),
-            IoStats {
-                read: 15,
-                written: 3
-            }
-        );
+        assert_eq!(io_of(text), IoStats { read: 15, written: 3 });
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
+use crate::pod::Refusal;
 use crate::qos;
 
 /// What the node has for pods.
@@ -19,15 +20,6 @@ pub struct Allocatable {
     pub memory: i64,
     /// How many pods.
     pub pods: usize,
-}
-
-/// Why a pod is refused, as `status.reason` and `status.message` have it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// `NodePorts`, `OutOfcpu`, `OutOfmemory` or `OutOfpods`.
-    pub reason: &'static str,
-    /// The sentence for people.
-    pub message: String,
 }
 
 /// A port of the node that a pod wants or holds.
@@ -64,16 +56,14 @@ pub fn counts(pod: &Pod) -> bool {
 /// count, and the pod itself is passed over).
 ///
 /// # Errors
-/// The first reason against it.
+/// The first reason against it: `NodePorts`, `OutOfpods`, `OutOfcpu` or `OutOfmemory`.
 pub fn admit<'a>(
     pod: &Pod,
     admitted: impl IntoIterator<Item = &'a Pod>,
     allocatable: &Allocatable,
 ) -> Result<(), Refusal> {
-    let others: Vec<&Pod> = admitted
-        .into_iter()
-        .filter(|other| counts(other) && other.metadata.uid != pod.metadata.uid)
-        .collect();
+    let others: Vec<&Pod> =
+        admitted.into_iter().filter(|other| counts(other) && other.metadata.uid != pod.metadata.uid).collect();
     ports(pod, &others)?;
     resources(pod, &others, allocatable)
 }
@@ -86,9 +76,7 @@ pub fn host_ports(pod: &Pod) -> Vec<HostPort> {
         return Vec::new();
     };
     let init = spec.init_containers.iter().flatten();
-    init.chain(&spec.containers)
-        .flat_map(container_ports)
-        .collect()
+    init.chain(&spec.containers).flat_map(container_ports).collect()
 }
 
 fn container_ports(container: &Container) -> impl Iterator<Item = HostPort> + '_ {
@@ -105,14 +93,10 @@ fn container_ports(container: &Container) -> impl Iterator<Item = HostPort> + '_
 
 fn ports(pod: &Pod, others: &[&Pod]) -> Result<(), Refusal> {
     for wanted in host_ports(pod) {
-        let holder = others.iter().find(|other| {
-            host_ports(other)
-                .iter()
-                .any(|held| held.clashes_with(&wanted))
-        });
+        let holder = others.iter().find(|other| host_ports(other).iter().any(|held| held.clashes_with(&wanted)));
         if let Some(holder) = holder {
             return Err(Refusal {
-                reason: "NodePorts",
+                reason: "NodePorts".into(),
                 message: format!(
                     "Pod was rejected: Predicate NodePorts failed: host port {} is held by pod {}",
                     show(&wanted),
@@ -136,50 +120,24 @@ fn show(port: &HostPort) -> String {
 
 fn full_name(pod: &Pod) -> String {
     let part = |value: &Option<String>| value.clone().unwrap_or_default();
-    format!(
-        "{}/{}",
-        part(&pod.metadata.namespace),
-        part(&pod.metadata.name)
-    )
+    format!("{}/{}", part(&pod.metadata.namespace), part(&pod.metadata.name))
 }
 
 fn resources(pod: &Pod, others: &[&Pod], allocatable: &Allocatable) -> Result<(), Refusal> {
     let milli_cpu = |pod: &Pod| qos::pod_request(pod, "cpu").milli();
     let memory = |pod: &Pod| qos::pod_request(pod, "memory").value();
-    let used = |of: &dyn Fn(&Pod) -> i64| {
-        others
-            .iter()
-            .fold(0_i64, |sum, other| sum.saturating_add(of(other)))
-    };
+    let used = |of: &dyn Fn(&Pod) -> i64| others.iter().fold(0_i64, |sum, other| sum.saturating_add(of(other)));
     let pods = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     // In the order in which the kubelet reports them: it names the first.
     let rows = [
-        (
-            "OutOfpods",
-            "pods",
-            1,
-            pods(others.len()),
-            pods(allocatable.pods),
-        ),
-        (
-            "OutOfcpu",
-            "cpu",
-            milli_cpu(pod),
-            used(&milli_cpu),
-            allocatable.milli_cpu,
-        ),
-        (
-            "OutOfmemory",
-            "memory",
-            memory(pod),
-            used(&memory),
-            allocatable.memory,
-        ),
+        ("OutOfpods", "pods", 1, pods(others.len()), pods(allocatable.pods)),
+        ("OutOfcpu", "cpu", milli_cpu(pod), used(&milli_cpu), allocatable.milli_cpu),
+        ("OutOfmemory", "memory", memory(pod), used(&memory), allocatable.memory),
     ];
     for (reason, resource, requested, used, capacity) in rows {
         if requested > 0 && requested > capacity.saturating_sub(used) {
             return Err(Refusal {
-                reason,
+                reason: reason.into(),
                 message: format!(
                     "Pod was rejected: Node didn't have enough resource: {resource}, \
                      requested: {requested}, used: {used}, capacity: {capacity}"
@@ -195,11 +153,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    const NODE: Allocatable = Allocatable {
-        milli_cpu: 2000,
-        memory: 1 << 30,
-        pods: 3,
-    };
+    const NODE: Allocatable = Allocatable { milli_cpu: 2000, memory: 1 << 30, pods: 3 };
 
     fn pod(name: &str, container: Value) -> Pod {
         let mut object = json!({
@@ -220,10 +174,7 @@ mod tests {
     }
 
     fn asking(name: &str, cpu: &str, memory: &str) -> Pod {
-        pod(
-            name,
-            json!({"resources": {"requests": {"cpu": cpu, "memory": memory}}}),
-        )
+        pod(name, json!({"resources": {"requests": {"cpu": cpu, "memory": memory}}}))
     }
 
     #[test]
@@ -263,10 +214,7 @@ mod tests {
         for phase in ["Succeeded", "Failed"] {
             let mut holder = with_port("holder", 8080, "", "TCP");
             holder.status = serde_json::from_value(json!({"phase": phase})).unwrap();
-            assert_eq!(
-                admit(&with_port("late", 8080, "", "TCP"), [&holder], &NODE),
-                Ok(())
-            );
+            assert_eq!(admit(&with_port("late", 8080, "", "TCP"), [&holder], &NODE), Ok(()));
         }
     }
 
@@ -298,10 +246,7 @@ mod tests {
         ];
         for (pod, expected) in table {
             let found = admit(&pod, [&first], &NODE).err();
-            assert_eq!(
-                found.as_ref().map(|r| (r.reason, r.message.as_str())),
-                expected
-            );
+            assert_eq!(found.as_ref().map(|r| (r.reason.as_str(), r.message.as_str())), expected);
         }
     }
 

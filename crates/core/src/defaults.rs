@@ -2,9 +2,7 @@
 //!
 //! Source: `pkg/apis/core/v1/defaults.go` of Kubernetes 1.36, for the fields that podd knows.
 
-use k8s_openapi::api::core::v1::{
-    Container, EmptyDirVolumeSource, Pod, PodSecurityContext, PodSpec,
-};
+use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, Pod, PodSecurityContext, PodSpec};
 
 /// The grace that a pod gets when its manifest is silent, in seconds.
 pub const GRACE_SECONDS: i64 = 30;
@@ -19,11 +17,7 @@ pub fn pod(pod: &mut Pod) {
 /// Fills in what a pod template or a Pod's `spec` left out.
 pub fn pod_spec(spec: &mut PodSpec) {
     let host_network = spec.host_network == Some(true);
-    for container in spec
-        .containers
-        .iter_mut()
-        .chain(spec.init_containers.iter_mut().flatten())
-    {
+    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
         container_defaults(container, host_network);
     }
     for volume in spec.volumes.iter_mut().flatten() {
@@ -37,20 +31,15 @@ pub fn pod_spec(spec: &mut PodSpec) {
     set(&mut spec.restart_policy, "Always");
     set(&mut spec.dns_policy, "ClusterFirst");
     set(&mut spec.scheduler_name, "default-scheduler");
-    spec.termination_grace_period_seconds
-        .get_or_insert(GRACE_SECONDS);
+    spec.termination_grace_period_seconds.get_or_insert(GRACE_SECONDS);
     spec.enable_service_links.get_or_insert(true);
-    spec.security_context
-        .get_or_insert_with(PodSecurityContext::default);
+    spec.security_context.get_or_insert_with(PodSecurityContext::default);
 }
 
 fn container_defaults(container: &mut Container, host_network: bool) {
     let image = container.image.as_deref().unwrap_or("");
     set(&mut container.image_pull_policy, pull_policy(image));
-    set(
-        &mut container.termination_message_path,
-        "/dev/termination-log",
-    );
+    set(&mut container.termination_message_path, "/dev/termination-log");
     set(&mut container.termination_message_policy, "File");
     for port in container.ports.iter_mut().flatten() {
         set(&mut port.protocol, "TCP");
@@ -62,9 +51,7 @@ fn container_defaults(container: &mut Container, host_network: bool) {
     if let Some(limits) = &resources.limits {
         let requests = resources.requests.get_or_insert_default();
         for (name, limit) in limits {
-            requests
-                .entry(name.clone())
-                .or_insert_with(|| limit.clone());
+            requests.entry(name.clone()).or_insert_with(|| limit.clone());
         }
     }
 }
@@ -74,11 +61,7 @@ fn container_defaults(container: &mut Container, host_network: bool) {
 pub fn pull_policy(image: &str) -> &'static str {
     let name = image.rsplit('/').next().unwrap_or(image);
     let by_digest = image.contains('@');
-    let tag = name
-        .split_once('@')
-        .map_or(name, |(n, _)| n)
-        .split_once(':')
-        .map(|(_, tag)| tag);
+    let tag = name.split_once('@').map_or(name, |(n, _)| n).split_once(':').map(|(_, tag)| tag);
     match tag {
         _ if by_digest => "IfNotPresent",
         None | Some("latest" | "") => "Always",
@@ -88,10 +71,7 @@ pub fn pull_policy(image: &str) -> &'static str {
 
 /// A volume that names no source is an emptyDir.
 fn volume_has_no_source(volume: &k8s_openapi::api::core::v1::Volume) -> bool {
-    let bare = k8s_openapi::api::core::v1::Volume {
-        name: volume.name.clone(),
-        ..Default::default()
-    };
+    let bare = k8s_openapi::api::core::v1::Volume { name: volume.name.clone(), ..Default::default() };
     *volume == bare
 }
 

@@ -73,11 +73,7 @@ impl FieldError {
         Self::new(path, Reason::Required, None, detail)
     }
     /// A value that breaks a rule.
-    pub fn invalid(
-        path: impl Into<String>,
-        value: impl Into<Value>,
-        detail: impl Into<String>,
-    ) -> Self {
+    pub fn invalid(path: impl Into<String>, value: impl Into<Value>, detail: impl Into<String>) -> Self {
         Self::new(path, Reason::Invalid, Some(value.into()), detail)
     }
     /// A value that stands here a second time.
@@ -85,18 +81,9 @@ impl FieldError {
         Self::new(path, Reason::Duplicate, Some(value.into()), "")
     }
     /// A value outside a closed set.
-    pub fn not_supported(
-        path: impl Into<String>,
-        value: impl Into<Value>,
-        supported: &[&str],
-    ) -> Self {
+    pub fn not_supported(path: impl Into<String>, value: impl Into<Value>, supported: &[&str]) -> Self {
         let list: Vec<String> = supported.iter().map(|s| format!("\"{s}\"")).collect();
-        Self::new(
-            path,
-            Reason::NotSupported,
-            Some(value.into()),
-            format!("supported values: {}", list.join(", ")),
-        )
+        Self::new(path, Reason::NotSupported, Some(value.into()), format!("supported values: {}", list.join(", ")))
     }
     /// A field that may not be set.
     pub fn forbidden(path: impl Into<String>, detail: impl Into<String>) -> Self {
@@ -104,30 +91,15 @@ impl FieldError {
     }
     /// A value of more than `limit` bytes.
     pub fn too_long(path: impl Into<String>, limit: usize) -> Self {
-        Self::new(
-            path,
-            Reason::TooLong,
-            None,
-            format!("may not be more than {limit} bytes"),
-        )
+        Self::new(path, Reason::TooLong, None, format!("may not be more than {limit} bytes"))
     }
     /// A value that names something that is not there.
     pub fn not_found(path: impl Into<String>, value: impl Into<Value>) -> Self {
         Self::new(path, Reason::NotFound, Some(value.into()), "")
     }
 
-    fn new(
-        path: impl Into<String>,
-        reason: Reason,
-        value: Option<Value>,
-        detail: impl Into<String>,
-    ) -> Self {
-        FieldError {
-            path: path.into(),
-            reason,
-            value,
-            detail: detail.into(),
-        }
+    fn new(path: impl Into<String>, reason: Reason, value: Option<Value>, detail: impl Into<String>) -> Self {
+        FieldError { path: path.into(), reason, value, detail: detail.into() }
     }
 
     /// The objection without its path, as it stands in a cause's `message`.
@@ -158,28 +130,16 @@ mod tests {
     #[test]
     fn objections_read_as_kubernetes_writes_them() {
         let table = [
-            (
-                FieldError::required("spec.containers", ""),
-                "spec.containers: Required value",
-            ),
-            (
-                FieldError::invalid("a", "x", "must be y"),
-                "a: Invalid value: \"x\": must be y",
-            ),
-            (
-                FieldError::invalid("a", -1, "must be positive"),
-                "a: Invalid value: -1: must be positive",
-            ),
+            (FieldError::required("spec.containers", ""), "spec.containers: Required value"),
+            (FieldError::invalid("a", "x", "must be y"), "a: Invalid value: \"x\": must be y"),
+            (FieldError::invalid("a", -1, "must be positive"), "a: Invalid value: -1: must be positive"),
             (FieldError::duplicate("a", "x"), "a: Duplicate value: \"x\""),
             (
                 FieldError::not_supported("a", "x", &["b", "c"]),
                 "a: Unsupported value: \"x\": supported values: \"b\", \"c\"",
             ),
             (FieldError::forbidden("a", "no"), "a: Forbidden: no"),
-            (
-                FieldError::too_long("a", 63),
-                "a: Too long: may not be more than 63 bytes",
-            ),
+            (FieldError::too_long("a", 63), "a: Too long: may not be more than 63 bytes"),
             (FieldError::not_found("a", "v"), "a: Not found: \"v\""),
         ];
         for (error, want) in table {

@@ -7,8 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use crate::pod::{
-    Action, ContainerSeen, ContainerState, Decision, Goal, LastStep, Observation, Resources,
-    SandboxState,
+    Action, ContainerSeen, ContainerState, Decision, Goal, LastStep, Observation, Resources, SandboxState,
 };
 
 /// A broken invariant: which one, and on what.
@@ -26,37 +25,21 @@ impl std::error::Error for Violation {}
 type Check = Result<(), Violation>;
 
 fn hold(condition: bool, broken: impl FnOnce() -> String) -> Check {
-    if condition {
-        Ok(())
-    } else {
-        Err(Violation(broken()))
-    }
+    if condition { Ok(()) } else { Err(Violation(broken())) }
 }
 
 /// The least grace of a stop, in the kubelet's numbers.
 const LEAST_GRACE: Duration = Duration::from_secs(2);
 
 /// Checks a decision against what it was decided from.
-pub fn check_decision(
-    pod: &Pod,
-    goal: &Goal,
-    seen: &Observation,
-    decision: &Decision,
-    now: Timestamp,
-) -> Check {
+pub fn check_decision(pod: &Pod, goal: &Goal, seen: &Observation, decision: &Decision, now: Timestamp) -> Check {
     let mut targets: Vec<_> = decision.actions.iter().map(Action::target).collect();
     targets.sort();
     let count = targets.len();
     targets.dedup();
-    hold(targets.len() == count, || {
-        format!("two actions on one target: {:?}", decision.actions)
-    })?;
-    hold(!decision.finished || decision.settled, || {
-        "finished but not settled".to_owned()
-    })?;
-    hold(decision.wake_at.is_none_or(|at| at > now), || {
-        "wakes in the past".to_owned()
-    })?;
+    hold(targets.len() == count, || format!("two actions on one target: {:?}", decision.actions))?;
+    hold(!decision.finished || decision.settled, || "finished but not settled".to_owned())?;
+    hold(decision.wake_at.is_none_or(|at| at > now), || "wakes in the past".to_owned())?;
     for action in &decision.actions {
         check_action(pod, goal, seen, action, now)?;
     }
@@ -66,138 +49,75 @@ pub fn check_decision(
     Ok(())
 }
 
-fn check_action(
-    pod: &Pod,
-    goal: &Goal,
-    seen: &Observation,
-    action: &Action,
-    now: Timestamp,
-) -> Check {
+fn check_action(pod: &Pod, goal: &Goal, seen: &Observation, action: &Action, now: Timestamp) -> Check {
     let over = *goal != Goal::Run || phase_of(pod.status.as_ref()).is_some_and(is_final);
     let container = |id: &str| seen.containers.iter().find(|c| c.id == id);
     let sandbox = |id: &str| seen.sandboxes.iter().find(|s| s.id == id);
     let ready = |id: &str| sandbox(id).is_some_and(|s| s.state == SandboxState::Ready);
-    let any_ready = seen
-        .sandboxes
-        .iter()
-        .any(|s| s.state == SandboxState::Ready);
+    let any_ready = seen.sandboxes.iter().any(|s| s.state == SandboxState::Ready);
     let any_live = seen.containers.iter().any(ContainerSeen::may_run);
     match action {
         Action::Prepare | Action::InspectImage { .. } | Action::PullImage { .. } => {
             hold(!over, || format!("{action:?} for a pod that shall not run"))
         }
         Action::CreateSandbox { attempt } => {
-            hold(!over, || {
-                "a sandbox for a pod that shall not run".to_owned()
-            })?;
-            hold(!any_ready && !any_live, || {
-                "a sandbox beside what still runs".to_owned()
-            })?;
+            hold(!over, || "a sandbox for a pod that shall not run".to_owned())?;
+            hold(!any_ready && !any_live, || "a sandbox beside what still runs".to_owned())?;
             hold(seen.sandboxes.iter().all(|s| s.attempt < *attempt), || {
                 format!("sandbox attempt {attempt} was there before")
             })?;
-            hold(seen.resources == Resources::Prepared, || {
-                "a sandbox before volumes and cgroup".to_owned()
-            })
+            hold(seen.resources == Resources::Prepared, || "a sandbox before volumes and cgroup".to_owned())
         }
-        Action::StartContainer {
-            container,
-            sandbox_id,
-            restart_count,
-            ..
-        } => {
-            hold(!over, || {
-                format!("{container} started for a pod that shall not run")
+        Action::StartContainer { container, sandbox_id, restart_count, .. } => {
+            hold(!over, || format!("{container} started for a pod that shall not run"))?;
+            hold(ready(sandbox_id), || format!("{container} started in a dead sandbox"))?;
+            hold(!seen.instances(container).any(ContainerSeen::may_run), || {
+                format!("{container} started beside a live instance")
             })?;
-            hold(ready(sandbox_id), || {
-                format!("{container} started in a dead sandbox")
+            hold(seen.instances(container).all(|c| c.restart_count < *restart_count), || {
+                format!("{container} started with an old restart count {restart_count}")
             })?;
-            hold(
-                !seen.instances(container).any(ContainerSeen::may_run),
-                || format!("{container} started beside a live instance"),
-            )?;
-            hold(
-                seen.instances(container)
-                    .all(|c| c.restart_count < *restart_count),
-                || format!("{container} started with an old restart count {restart_count}"),
-            )?;
-            hold(seen.resources == Resources::Prepared, || {
-                "a container before its volumes".to_owned()
-            })
+            hold(seen.resources == Resources::Prepared, || "a container before its volumes".to_owned())
         }
-        Action::KillContainer {
-            container, grace, ..
-        } => match goal {
+        Action::KillContainer { container, grace, .. } => match goal {
             Goal::Stop { kill_at, .. } => {
                 let left = kill_at.duration_since(now).max(signed(LEAST_GRACE));
-                hold(signed(*grace) <= left, || {
-                    format!("{container} gets {grace:?}, only {left:?} are left")
-                })
+                hold(signed(*grace) <= left, || format!("{container} gets {grace:?}, only {left:?} are left"))
             }
             _ => Ok(()),
         },
-        Action::RemoveContainer {
-            id,
-            container: name,
-        } => hold(container(id).is_some_and(|c| !c.may_run()), || {
-            format!("{name} removed while it may run")
-        }),
+        Action::RemoveContainer { id, container: name } => {
+            hold(container(id).is_some_and(|c| !c.may_run()), || format!("{name} removed while it may run"))
+        }
         Action::RemoveSandbox { id } => {
-            hold(!ready(id), || {
-                format!("sandbox {id} removed while it is ready")
-            })?;
+            hold(!ready(id), || format!("sandbox {id} removed while it is ready"))?;
             let housed = seen.containers.iter().filter(|c| c.sandbox_id == *id);
-            hold(!housed.clone().any(ContainerSeen::may_run), || {
-                format!("sandbox {id} removed with live containers")
-            })?;
+            hold(!housed.clone().any(ContainerSeen::may_run), || format!("sandbox {id} removed with live containers"))?;
             let stopping = matches!(goal, Goal::Stop { .. });
             hold(stopping || housed.count() == 0, || {
                 format!("sandbox {id} removed with records that are still asked for")
             })
         }
         Action::StopSandbox { id } => {
-            let live = seen
-                .containers
-                .iter()
-                .any(|c| c.sandbox_id == *id && c.may_run());
+            let live = seen.containers.iter().any(|c| c.sandbox_id == *id && c.may_run());
             let current = seen.newest_sandbox().is_some_and(|s| s.id == *id);
-            hold(!(live && current), || {
-                format!("sandbox {id} stopped over live containers")
-            })
+            hold(!(live && current), || format!("sandbox {id} stopped over live containers"))
         }
-        Action::Release => hold(!any_live && !any_ready, || {
-            "volumes removed under a live pod".to_owned()
-        }),
-        Action::PublishFinalStatus => hold(!any_live && !any_ready, || {
-            "final status of a live pod".to_owned()
-        }),
+        Action::Release => hold(!any_live && !any_ready, || "volumes removed under a live pod".to_owned()),
+        Action::PublishFinalStatus => hold(!any_live && !any_ready, || "final status of a live pod".to_owned()),
         Action::DeleteObject => {
             nothing_left(seen)?;
-            let deleting = matches!(
-                goal,
-                Goal::Stop {
-                    last: LastStep::DeleteObject,
-                    ..
-                }
-            );
-            hold(deleting, || {
-                "the object of a pod that shall stay is removed".to_owned()
-            })
+            let deleting = matches!(goal, Goal::Stop { last: LastStep::DeleteObject, .. });
+            hold(deleting, || "the object of a pod that shall stay is removed".to_owned())
         }
     }
 }
 
 /// Checks that the node holds nothing of a pod.
 pub fn nothing_left(seen: &Observation) -> Check {
-    hold(seen.sandboxes.is_empty(), || {
-        format!("sandboxes left: {:?}", seen.sandboxes)
-    })?;
-    hold(seen.containers.is_empty(), || {
-        format!("containers left: {:?}", seen.containers)
-    })?;
-    hold(seen.resources == Resources::Released, || {
-        "volumes or cgroup left".to_owned()
-    })
+    hold(seen.sandboxes.is_empty(), || format!("sandboxes left: {:?}", seen.sandboxes))?;
+    hold(seen.containers.is_empty(), || format!("containers left: {:?}", seen.containers))?;
+    hold(seen.resources == Resources::Released, || "volumes or cgroup left".to_owned())
 }
 
 /// What a pod went through, as far as it was shown. One per pod uid.
@@ -223,11 +143,7 @@ struct Ran {
 impl History {
     /// Checks the state of the runtime as it truly is.
     pub fn see(&mut self, pod: &Pod, seen: &Observation) -> Check {
-        let ready = seen
-            .sandboxes
-            .iter()
-            .filter(|s| s.state == SandboxState::Ready)
-            .count();
+        let ready = seen.sandboxes.iter().filter(|s| s.state == SandboxState::Ready).count();
         hold(ready <= 1, || format!("{ready} ready sandboxes"))?;
         let (inits, regulars) = names(pod);
         for name in inits.iter().chain(&regulars) {
@@ -251,15 +167,9 @@ impl History {
             }
             for new in all_statuses(status) {
                 let before = all_statuses(&old).find(|s| s.name == new.name);
-                hold(
-                    before.is_none_or(|b| b.restart_count <= new.restart_count),
-                    || {
-                        format!(
-                            "restart count of {} fell to {}",
-                            new.name, new.restart_count
-                        )
-                    },
-                )?;
+                hold(before.is_none_or(|b| b.restart_count <= new.restart_count), || {
+                    format!("restart count of {} fell to {}", new.name, new.restart_count)
+                })?;
             }
         }
         for container in all_statuses(status) {
@@ -269,39 +179,19 @@ impl History {
                     + usize::from(s.waiting.is_some())
                     + usize::from(s.terminated.is_some())
             });
-            hold(kinds == 1, || {
-                format!("{} is in {kinds} states", container.name)
-            })?;
+            hold(kinds == 1, || format!("{} is in {kinds} states", container.name))?;
         }
-        let ready = status
-            .conditions
-            .iter()
-            .flatten()
-            .any(|c| c.type_ == "Ready" && c.status == "True");
+        let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
         let all_run = status.container_statuses.iter().flatten().all(|c| c.ready);
-        hold(!ready || all_run, || {
-            "ready without all containers ready".to_owned()
-        })?;
+        hold(!ready || all_run, || "ready without all containers ready".to_owned())?;
         if phase_of(Some(status)) == Some("Succeeded")
-            && pod
-                .status
-                .as_ref()
-                .is_none_or(|s| phase_of(Some(s)) != Some("Succeeded"))
+            && pod.status.as_ref().is_none_or(|s| phase_of(Some(s)) != Some("Succeeded"))
         {
             let code = |s: &k8s_openapi::api::core::v1::ContainerStatus| {
-                s.state
-                    .as_ref()
-                    .and_then(|s| s.terminated.as_ref())
-                    .map(|t| t.exit_code)
+                s.state.as_ref().and_then(|s| s.terminated.as_ref()).map(|t| t.exit_code)
             };
-            let all = status
-                .container_statuses
-                .iter()
-                .flatten()
-                .all(|s| code(s) == Some(0));
-            hold(all, || {
-                "succeeded without every container at exit code 0".to_owned()
-            })?;
+            let all = status.container_statuses.iter().flatten().all(|s| code(s) == Some(0));
+            hold(all, || "succeeded without every container at exit code 0".to_owned())?;
         }
         Ok(())
     }
@@ -321,42 +211,21 @@ impl History {
         let mut before: Vec<_> = self.ran.values().filter(|r| r.name == *name).collect();
         before.sort_by_key(|r| (r.started_at, r.count));
         hold(before.iter().all(|r| r.count < seen.restart_count), || {
-            format!(
-                "{name} ran before with restart count {} or a higher one",
-                seen.restart_count
-            )
+            format!("{name} ran before with restart count {} or a higher one", seen.restart_count)
         })?;
-        let policy = pod
-            .spec
-            .as_ref()
-            .and_then(|s| s.restart_policy.as_deref())
-            .unwrap_or("Always");
+        let policy = pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).unwrap_or("Always");
         let ended_well = |r: &&Ran| r.exit.is_some_and(|(code, _)| code == 0);
         if is_init {
-            let here = || {
-                before
-                    .iter()
-                    .copied()
-                    .filter(|r| r.sandbox == seen.sandbox_id)
-            };
-            hold(!here().any(|r| ended_well(&r)), || {
-                format!("init container {name} ran again after success")
-            })?;
-            hold(policy != "Never" || here().count() == 0, || {
-                format!("init container {name} ran again under Never")
-            })?;
+            let here = || before.iter().copied().filter(|r| r.sandbox == seen.sandbox_id);
+            hold(!here().any(|r| ended_well(&r)), || format!("init container {name} ran again after success"))?;
+            hold(policy != "Never" || here().count() == 0, || format!("init container {name} ran again under Never"))?;
         } else {
-            hold(policy != "Never" || before.is_empty(), || {
-                format!("{name} ran again under Never")
+            hold(policy != "Never" || before.is_empty(), || format!("{name} ran again under Never"))?;
+            hold(policy != "OnFailure" || !before.iter().copied().any(|r| ended_well(&r)), || {
+                format!("{name} ran again under OnFailure after success")
             })?;
-            hold(
-                policy != "OnFailure" || !before.iter().copied().any(|r| ended_well(&r)),
-                || format!("{name} ran again under OnFailure after success"),
-            )?;
         }
-        let row = before
-            .last()
-            .map_or(Ok(1), |last| back_off_row(last, seen, started_at))?;
+        let row = before.last().map_or(Ok(1), |last| back_off_row(last, seen, started_at))?;
         let ran = Ran {
             name: name.clone(),
             sandbox: seen.sandbox_id.clone(),
@@ -373,23 +242,15 @@ impl History {
     fn order(&self, seen: &Observation, inits: &[String], regulars: &[String]) -> Check {
         let running = |name: &String| seen.instances(name).find(|c| is_running(c));
         let live_init: Vec<_> = inits.iter().filter_map(running).collect();
-        hold(live_init.len() <= 1, || {
-            format!("{} init containers at once", live_init.len())
-        })?;
+        hold(live_init.len() <= 1, || format!("{} init containers at once", live_init.len()))?;
         for regular in regulars.iter().filter_map(running) {
             let sandbox = &regular.sandbox_id;
             for init in inits {
-                let done = self.ran.values().any(|r| {
-                    r.name == *init
-                        && r.sandbox == *sandbox
-                        && r.exit.is_some_and(|(code, _)| code == 0)
-                });
-                hold(done, || {
-                    format!(
-                        "{} runs before init container {init} succeeded",
-                        regular.name
-                    )
-                })?;
+                let done = self
+                    .ran
+                    .values()
+                    .any(|r| r.name == *init && r.sandbox == *sandbox && r.exit.is_some_and(|(code, _)| code == 0));
+                hold(done, || format!("{} runs before init container {init} succeeded", regular.name))?;
             }
             hold(live_init.iter().all(|c| c.sandbox_id != *sandbox), || {
                 format!("{} runs beside an init container", regular.name)
@@ -416,10 +277,7 @@ fn back_off_row(last: &Ran, seen: &ContainerSeen, started_at: Timestamp) -> Resu
     };
     let waited = started_at.duration_since(ended_at);
     hold(waited >= SignedDuration::from_secs(wait), || {
-        format!(
-            "{} restarted after {waited:?}, its back-off is {wait} s",
-            seen.name
-        )
+        format!("{} restarted after {waited:?}, its back-off is {wait} s", seen.name)
     })?;
     Ok(last.row.saturating_add(1))
 }
@@ -436,27 +294,16 @@ fn phase_of(status: Option<&PodStatus>) -> Option<&str> {
     status.and_then(|s| s.phase.as_deref())
 }
 
-fn all_statuses(
-    status: &PodStatus,
-) -> impl Iterator<Item = &k8s_openapi::api::core::v1::ContainerStatus> {
-    status
-        .init_container_statuses
-        .iter()
-        .flatten()
-        .chain(status.container_statuses.iter().flatten())
+fn all_statuses(status: &PodStatus) -> impl Iterator<Item = &k8s_openapi::api::core::v1::ContainerStatus> {
+    status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten())
 }
 
 fn names(pod: &Pod) -> (Vec<String>, Vec<String>) {
     let Some(spec) = &pod.spec else {
         return Default::default();
     };
-    let names = |list: &[k8s_openapi::api::core::v1::Container]| {
-        list.iter().map(|c| c.name.clone()).collect()
-    };
-    (
-        names(spec.init_containers.as_deref().unwrap_or_default()),
-        names(&spec.containers),
-    )
+    let names = |list: &[k8s_openapi::api::core::v1::Container]| list.iter().map(|c| c.name.clone()).collect();
+    (names(spec.init_containers.as_deref().unwrap_or_default()), names(&spec.containers))
 }
 
 fn signed(duration: Duration) -> SignedDuration {

@@ -36,10 +36,7 @@ pub fn qualified(text: &str) -> Option<String> {
     let (prefix, name) = match text.split_once('/') {
         None => (None, text),
         Some((_, name)) if name.contains('/') => {
-            return Some(format!(
-                "a qualified name {}",
-                QUALIFIED_RULE.trim_start_matches("name part ")
-            ));
+            return Some(format!("a qualified name {}", QUALIFIED_RULE.trim_start_matches("name part ")));
         }
         Some((prefix, name)) => (Some(prefix), name),
     };
@@ -71,10 +68,7 @@ pub fn label_value(text: &str) -> Option<String> {
 pub fn port_name(text: &str) -> Option<String> {
     let wrong = if text.len() > 15 {
         "must be no more than 15 characters"
-    } else if !text
-        .bytes()
-        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-    {
+    } else if !text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
         "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)"
     } else if !text.bytes().any(|b| b.is_ascii_lowercase()) {
         "must contain at least one letter (a-z)"
@@ -92,10 +86,7 @@ pub fn port_name(text: &str) -> Option<String> {
 /// Kubernetes 1.34).
 #[must_use]
 pub fn env_var(text: &str) -> Option<String> {
-    let fits = !text.is_empty()
-        && text
-            .bytes()
-            .all(|b| (b' '..=b'~').contains(&b) && b != b'=');
+    let fits = !text.is_empty() && text.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'=');
     (!fits).then(|| {
         "a valid environment variable name must consist only of printable ASCII characters other than '='".into()
     })
@@ -108,18 +99,14 @@ fn too_long(text: &str, limit: usize) -> Option<String> {
 fn is_dns_label(text: &str) -> bool {
     let edge = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = text.as_bytes();
-    bytes.first().is_some_and(edge)
-        && bytes.last().is_some_and(edge)
-        && bytes.iter().all(|b| edge(b) || *b == b'-')
+    bytes.first().is_some_and(edge) && bytes.last().is_some_and(edge) && bytes.iter().all(|b| edge(b) || *b == b'-')
 }
 
 fn is_qualified_part(text: &str) -> bool {
     let bytes = text.as_bytes();
     bytes.first().is_some_and(u8::is_ascii_alphanumeric)
         && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
-        && bytes
-            .iter()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
 #[cfg(test)]
@@ -133,36 +120,12 @@ mod tests {
         let long = "a".repeat(64);
         let longer = "a".repeat(254);
         let table: &[(Rule, &[&str], &[&str])] = &[
-            (
-                dns_label,
-                &["a", "a-b", "0", "123-abc"],
-                &["", "A", "-a", "a-", "a.b", "a_b", &long],
-            ),
-            (
-                dns_subdomain,
-                &["a", "a.b-c.d"],
-                &["", "a..b", ".a", "a.", "A", &longer],
-            ),
-            (
-                qualified,
-                &["a", "A_b.c", "x.y/z"],
-                &["", "/a", "x/", "a/b/c", "X/y", "-a", &long],
-            ),
-            (
-                label_value,
-                &["", "a", "A.b_c"],
-                &["-a", "a-", "a b", &long],
-            ),
-            (
-                port_name,
-                &["http", "a1", "p-8080"],
-                &["", "8080", "a--b", "-a", "Http", "a234567890123456"],
-            ),
-            (
-                env_var,
-                &["A", "a.b", "with space", "1"],
-                &["", "a=b", "ü", "\n"],
-            ),
+            (dns_label, &["a", "a-b", "0", "123-abc"], &["", "A", "-a", "a-", "a.b", "a_b", &long]),
+            (dns_subdomain, &["a", "a.b-c.d"], &["", "a..b", ".a", "a.", "A", &longer]),
+            (qualified, &["a", "A_b.c", "x.y/z"], &["", "/a", "x/", "a/b/c", "X/y", "-a", &long]),
+            (label_value, &["", "a", "A.b_c"], &["-a", "a-", "a b", &long]),
+            (port_name, &["http", "a1", "p-8080"], &["", "8080", "a--b", "-a", "Http", "a234567890123456"]),
+            (env_var, &["A", "a.b", "with space", "1"], &["", "a=b", "ü", "\n"]),
         ];
         for (rule, good, bad) in table {
             for text in *good {

@@ -85,9 +85,7 @@ pub fn container_numbers(container: &Container) -> CgroupNumbers {
     CgroupNumbers {
         cpu_shares: shares(cpu_request.unwrap_or_default().milli()),
         cpu_quota: cpu_limit.and_then(|q| quota(q.milli())),
-        memory: limit(container, "memory")
-            .map(Quantity::value)
-            .filter(|bytes| *bytes > 0),
+        memory: limit(container, "memory").map(Quantity::value).filter(|bytes| *bytes > 0),
     }
 }
 
@@ -96,13 +94,9 @@ pub fn container_numbers(container: &Container) -> CgroupNumbers {
 #[must_use]
 pub fn pod_numbers(pod: &Pod) -> CgroupNumbers {
     let Some(spec) = &pod.spec else {
-        return CgroupNumbers {
-            cpu_shares: CPU_SHARES_MIN,
-            ..Default::default()
-        };
+        return CgroupNumbers { cpu_shares: CPU_SHARES_MIN, ..Default::default() };
     };
-    let all_limit =
-        |name| containers(spec).all(|c| limit(c, name).is_some_and(|q| q > Quantity::ZERO));
+    let all_limit = |name| containers(spec).all(|c| limit(c, name).is_some_and(|q| q > Quantity::ZERO));
     let cpu_limit = all_limit("cpu").then(|| total(spec, |c| limit(c, "cpu")).milli());
     CgroupNumbers {
         cpu_shares: shares(pod_request(pod, "cpu").milli()),
@@ -114,9 +108,7 @@ pub fn pod_numbers(pod: &Pod) -> CgroupNumbers {
 /// What a pod asks of the node for `cpu` or `memory`.
 #[must_use]
 pub fn pod_request(pod: &Pod, name: &str) -> Quantity {
-    pod.spec.as_ref().map_or(Quantity::ZERO, |spec| {
-        total(spec, |c| request(c, name).or_else(|| limit(c, name)))
-    })
+    pod.spec.as_ref().map_or(Quantity::ZERO, |spec| total(spec, |c| request(c, name).or_else(|| limit(c, name))))
 }
 
 /// The `oom_score_adj` of a container of a pod, on a node with `memory_capacity` bytes.
@@ -147,9 +139,7 @@ pub fn quota(milli: i64) -> Option<i64> {
 }
 
 fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
-    spec.containers
-        .iter()
-        .chain(spec.init_containers.iter().flatten())
+    spec.containers.iter().chain(spec.init_containers.iter().flatten())
 }
 
 fn total(spec: &PodSpec, of: impl Fn(&Container) -> Option<Quantity>) -> Quantity {
@@ -177,8 +167,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn pod(containers: Value, init: Value) -> Pod {
-        serde_json::from_value(json!({"spec": {"containers": containers, "initContainers": init}}))
-            .unwrap()
+        serde_json::from_value(json!({"spec": {"containers": containers, "initContainers": init}})).unwrap()
     }
 
     fn c(requests: Value, limits: Value) -> Value {
@@ -189,46 +178,14 @@ mod tests {
     fn the_class_follows_requests_and_limits() {
         let both = json!({"cpu": "1", "memory": "1Gi"});
         let table = [
-            (
-                json!([c(json!({}), json!({}))]),
-                json!([]),
-                Class::BestEffort,
-            ),
-            (
-                json!([c(both.clone(), both.clone())]),
-                json!([]),
-                Class::Guaranteed,
-            ),
-            (
-                json!([c(json!({}), both.clone())]),
-                json!([]),
-                Class::Guaranteed,
-            ),
-            (
-                json!([c(json!({"cpu": "1000m", "memory": "1024Mi"}), both.clone())]),
-                json!([]),
-                Class::Guaranteed,
-            ),
-            (
-                json!([c(json!({"cpu": "1"}), json!({}))]),
-                json!([]),
-                Class::Burstable,
-            ),
-            (
-                json!([c(both.clone(), both.clone()), c(json!({}), json!({}))]),
-                json!([]),
-                Class::Burstable,
-            ),
-            (
-                json!([c(both.clone(), both.clone())]),
-                json!([c(json!({}), json!({}))]),
-                Class::Burstable,
-            ),
-            (
-                json!([c(json!({"cpu": "0"}), json!({"memory": "0"}))]),
-                json!([]),
-                Class::BestEffort,
-            ),
+            (json!([c(json!({}), json!({}))]), json!([]), Class::BestEffort),
+            (json!([c(both.clone(), both.clone())]), json!([]), Class::Guaranteed),
+            (json!([c(json!({}), both.clone())]), json!([]), Class::Guaranteed),
+            (json!([c(json!({"cpu": "1000m", "memory": "1024Mi"}), both.clone())]), json!([]), Class::Guaranteed),
+            (json!([c(json!({"cpu": "1"}), json!({}))]), json!([]), Class::Burstable),
+            (json!([c(both.clone(), both.clone()), c(json!({}), json!({}))]), json!([]), Class::Burstable),
+            (json!([c(both.clone(), both.clone())]), json!([c(json!({}), json!({}))]), Class::Burstable),
+            (json!([c(json!({"cpu": "0"}), json!({"memory": "0"}))]), json!([]), Class::BestEffort),
         ];
         for (containers, init, want) in table {
             assert_eq!(class(&pod(containers.clone(), init)), want, "{containers}");
@@ -237,58 +194,24 @@ mod tests {
 
     #[test]
     fn shares_and_quotas_are_the_kubelets() {
-        assert_eq!(
-            [0, 1, 2, 100, 500, 1000, 1_000_000].map(shares),
-            [2, 2, 2, 102, 512, 1024, 262_144]
-        );
+        assert_eq!([0, 1, 2, 100, 500, 1000, 1_000_000].map(shares), [2, 2, 2, 102, 512, 1024, 262_144]);
         assert_eq!(
             [0, 1, 5, 100, 500, 2000].map(quota),
-            [
-                None,
-                Some(1000),
-                Some(1000),
-                Some(10_000),
-                Some(50_000),
-                Some(200_000)
-            ]
+            [None, Some(1000), Some(1000), Some(10_000), Some(50_000), Some(200_000)]
         );
     }
 
     #[test]
     fn a_pod_is_limited_only_where_every_container_is() {
-        let limited = c(
-            json!({"cpu": "250m"}),
-            json!({"cpu": "500m", "memory": "64Mi"}),
-        );
+        let limited = c(json!({"cpu": "250m"}), json!({"cpu": "500m", "memory": "64Mi"}));
         let free = c(json!({"cpu": "250m"}), json!({"memory": "64Mi"}));
         let numbers = pod_numbers(&pod(json!([limited, limited]), json!([])));
-        assert_eq!(
-            numbers,
-            CgroupNumbers {
-                cpu_shares: 512,
-                cpu_quota: Some(100_000),
-                memory: Some(128 << 20)
-            }
-        );
+        assert_eq!(numbers, CgroupNumbers { cpu_shares: 512, cpu_quota: Some(100_000), memory: Some(128 << 20) });
         let numbers = pod_numbers(&pod(json!([limited, free]), json!([])));
-        assert_eq!(
-            numbers,
-            CgroupNumbers {
-                cpu_shares: 512,
-                cpu_quota: None,
-                memory: Some(128 << 20)
-            }
-        );
+        assert_eq!(numbers, CgroupNumbers { cpu_shares: 512, cpu_quota: None, memory: Some(128 << 20) });
         let big_init = c(json!({"cpu": "2"}), json!({"cpu": "3", "memory": "1Gi"}));
         let numbers = pod_numbers(&pod(json!([limited]), json!([big_init])));
-        assert_eq!(
-            numbers,
-            CgroupNumbers {
-                cpu_shares: 2048,
-                cpu_quota: Some(300_000),
-                memory: Some(1 << 30)
-            }
-        );
+        assert_eq!(numbers, CgroupNumbers { cpu_shares: 2048, cpu_quota: Some(300_000), memory: Some(1 << 30) });
     }
 
     #[test]
@@ -304,10 +227,7 @@ mod tests {
         ];
         for (container, want) in table {
             let pod = pod(json!([container]), json!([]));
-            assert_eq!(
-                oom_score_adj(&pod, &pod.spec.as_ref().unwrap().containers[0], 4 * gib),
-                want
-            );
+            assert_eq!(oom_score_adj(&pod, &pod.spec.as_ref().unwrap().containers[0], 4 * gib), want);
         }
     }
 }

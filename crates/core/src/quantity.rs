@@ -14,9 +14,7 @@ pub struct Quantity {
 
 /// A text that is no quantity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-)]
+#[error("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")]
 pub struct BadQuantity;
 
 /// Suffix, base, exponent.
@@ -54,9 +52,7 @@ impl Quantity {
             b'+' => (false, &text[1..]),
             _ => (false, text),
         };
-        let end = unsigned
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(unsigned.len());
+        let end = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());
         let (number, suffix) = unsigned.split_at(end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
@@ -64,17 +60,13 @@ impl Quantity {
         }
         let (base, exponent) = scale(suffix)?;
         let nano = nanos(whole, fraction, base, exponent);
-        Ok(Quantity {
-            nano: if negative { -nano } else { nano },
-        })
+        Ok(Quantity { nano: if negative { -nano } else { nano } })
     }
 
     /// A whole number of units.
     #[must_use]
     pub fn of(units: i64) -> Self {
-        Quantity {
-            nano: i128::from(units) * NANO,
-        }
+        Quantity { nano: i128::from(units) * NANO }
     }
 
     /// In units (bytes, cores), rounded up.
@@ -111,9 +103,7 @@ impl Quantity {
 impl std::ops::Add for Quantity {
     type Output = Quantity;
     fn add(self, other: Self) -> Self {
-        Quantity {
-            nano: self.nano.saturating_add(other.nano),
-        }
+        Quantity { nano: self.nano.saturating_add(other.nano) }
     }
 }
 
@@ -125,11 +115,7 @@ impl std::iter::Sum for Quantity {
 
 impl fmt::Display for Quantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_whole() {
-            write!(f, "{}", self.value())
-        } else {
-            write!(f, "{}m", self.milli())
-        }
+        if self.is_whole() { write!(f, "{}", self.value()) } else { write!(f, "{}m", self.milli()) }
     }
 }
 
@@ -156,11 +142,8 @@ fn nanos(whole: &str, fraction: &str, base: i128, exponent: i32) -> i128 {
         return CAP;
     };
     let places = i32::try_from(fraction.len()).unwrap_or(i32::MAX);
-    let (factor, tens) = if base == 1024 {
-        (1024_i128.pow(exponent.unsigned_abs()), 9 - places)
-    } else {
-        (1, 9 - places + exponent)
-    };
+    let (factor, tens) =
+        if base == 1024 { (1024_i128.pow(exponent.unsigned_abs()), 9 - places) } else { (1, 9 - places + exponent) };
     let Some(scaled) = mantissa.checked_mul(factor) else {
         return CAP;
     };
@@ -214,33 +197,15 @@ mod tests {
         ];
         for (text, value, milli) in table {
             let quantity = Quantity::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"));
-            assert_eq!(
-                (quantity.value(), quantity.milli()),
-                (*value, *milli),
-                "{text}"
-            );
+            assert_eq!((quantity.value(), quantity.milli()), (*value, *milli), "{text}");
         }
     }
 
     #[test]
     fn other_texts_are_no_quantities() {
-        for text in [
-            "",
-            "-",
-            ".",
-            "1..2",
-            "1.2.3",
-            "x",
-            "1K",
-            "1mi",
-            "1 ",
-            " 1",
-            "1e",
-            "0x10",
-            "1Gib",
-            "--1",
-            "1e99999999999",
-        ] {
+        for text in
+            ["", "-", ".", "1..2", "1.2.3", "x", "1K", "1mi", "1 ", " 1", "1e", "0x10", "1Gib", "--1", "1e99999999999"]
+        {
             assert_eq!(Quantity::parse(text), Err(BadQuantity), "{text}");
         }
     }

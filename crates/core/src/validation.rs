@@ -37,12 +37,7 @@ pub fn pod_spec(spec: &PodSpec, path: &str, errors: &mut Vec<FieldError>) {
     container::containers(spec, path, &volumes, errors);
     container::host_ports_are_distinct(spec, path, errors);
     if let Some(policy) = &spec.restart_policy {
-        one_of(
-            policy,
-            &["Always", "OnFailure", "Never"],
-            &format!("{path}.restartPolicy"),
-            errors,
-        );
+        one_of(policy, &["Always", "OnFailure", "Never"], &format!("{path}.restartPolicy"), errors);
     }
     if let Some(grace) = spec.termination_grace_period_seconds.filter(|s| *s < 0) {
         errors.push(FieldError::invalid(
@@ -52,12 +47,7 @@ pub fn pod_spec(spec: &PodSpec, path: &str, errors: &mut Vec<FieldError>) {
         ));
     }
     if let Some(name) = spec.hostname.as_deref().filter(|n| !n.is_empty()) {
-        check(
-            names::dns_label(name),
-            name,
-            &format!("{path}.hostname"),
-            errors,
-        );
+        check(names::dns_label(name), name, &format!("{path}.hostname"), errors);
     }
     if spec.share_process_namespace == Some(true) && spec.host_pid == Some(true) {
         errors.push(FieldError::invalid(
@@ -67,12 +57,7 @@ pub fn pod_spec(spec: &PodSpec, path: &str, errors: &mut Vec<FieldError>) {
         ));
     }
     if let Some(security) = &spec.security_context {
-        container::ids(
-            security.run_as_user,
-            security.run_as_group,
-            &format!("{path}.securityContext"),
-            errors,
-        );
+        container::ids(security.run_as_user, security.run_as_group, &format!("{path}.securityContext"), errors);
     }
 }
 

@@ -48,23 +48,11 @@ const POD: &[(&str, Verdict)] = &[
     ("spec.containers[].resources.limits.memory", Honoured),
     ("spec.containers[].resources.requests.cpu", Honoured),
     ("spec.containers[].resources.requests.memory", Honoured),
-    (
-        "spec.containers[].securityContext.allowPrivilegeEscalation",
-        Honoured,
-    ),
-    (
-        "spec.containers[].securityContext.capabilities.add.*",
-        Honoured,
-    ),
-    (
-        "spec.containers[].securityContext.capabilities.drop.*",
-        Honoured,
-    ),
+    ("spec.containers[].securityContext.allowPrivilegeEscalation", Honoured),
+    ("spec.containers[].securityContext.capabilities.add.*", Honoured),
+    ("spec.containers[].securityContext.capabilities.drop.*", Honoured),
     ("spec.containers[].securityContext.privileged", Honoured),
-    (
-        "spec.containers[].securityContext.readOnlyRootFilesystem",
-        Honoured,
-    ),
+    ("spec.containers[].securityContext.readOnlyRootFilesystem", Honoured),
     ("spec.containers[].securityContext.runAsGroup", Honoured),
     ("spec.containers[].securityContext.runAsUser", Honoured),
     ("spec.containers[].volumeMounts[].mountPath", Honoured),
@@ -99,10 +87,9 @@ fn is_default(pattern: &str, value: &Value) -> bool {
         "spec.dnsPolicy" => json!("ClusterFirst"),
         "spec.schedulerName" => json!("default-scheduler"),
         "spec.enableServiceLinks" | "spec.hostUsers" => json!(true),
-        "spec.hostPID"
-        | "spec.hostIPC"
-        | "spec.automountServiceAccountToken"
-        | "spec.setHostnameAsFQDN" => json!(false),
+        "spec.hostPID" | "spec.hostIPC" | "spec.automountServiceAccountToken" | "spec.setHostnameAsFQDN" => {
+            json!(false)
+        }
         "spec.priority" => json!(0),
         "spec.preemptionPolicy" => json!("PreemptLowerPriority"),
         "spec.serviceAccount" | "spec.serviceAccountName" => json!("default"),
@@ -140,10 +127,7 @@ fn walk(value: &Value, path: &str, pattern: &str, findings: &mut Findings) {
             return;
         }
         None if !leads_somewhere(pattern) => {
-            findings.refused.push(FieldError::forbidden(
-                path,
-                "podd does not implement this field yet; remove it",
-            ));
+            findings.refused.push(FieldError::forbidden(path, "podd does not implement this field yet; remove it"));
             return;
         }
         None => {}
@@ -152,11 +136,7 @@ fn walk(value: &Value, path: &str, pattern: &str, findings: &mut Findings) {
         Value::Object(fields) => {
             for (name, inner) in fields {
                 let join = |prefix: &str| {
-                    if prefix.is_empty() {
-                        name.clone()
-                    } else {
-                        format!("{prefix}.{name}")
-                    }
+                    if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") }
                 };
                 // Init containers follow the rows of containers.
                 let generic = match join(pattern).as_str() {
@@ -168,12 +148,7 @@ fn walk(value: &Value, path: &str, pattern: &str, findings: &mut Findings) {
         }
         Value::Array(items) => {
             for (index, inner) in items.iter().enumerate() {
-                walk(
-                    inner,
-                    &format!("{path}[{index}]"),
-                    &format!("{pattern}[]"),
-                    findings,
-                );
+                walk(inner, &format!("{path}[{index}]"), &format!("{pattern}[]"), findings);
             }
         }
         // The wrong type; validation says so.
@@ -183,10 +158,7 @@ fn walk(value: &Value, path: &str, pattern: &str, findings: &mut Findings) {
 
 fn verdict(pattern: &str) -> Option<Verdict> {
     POD.iter()
-        .find(|(row, _)| {
-            row.strip_suffix(".*")
-                .map_or(*row == pattern, |top| pattern == top)
-        })
+        .find(|(row, _)| row.strip_suffix(".*").map_or(*row == pattern, |top| pattern == top))
         .map(|(_, verdict)| *verdict)
         // An object that has rows of its own is walked, though it may have a row itself.
         .filter(|_| !has_rows_below(pattern))
@@ -199,8 +171,7 @@ fn leads_somewhere(pattern: &str) -> bool {
 
 fn has_rows_below(pattern: &str) -> bool {
     POD.iter().any(|(row, _)| {
-        row.strip_prefix(pattern)
-            .is_some_and(|rest| (rest.starts_with('.') && rest != ".*") || rest.starts_with("[]"))
+        row.strip_prefix(pattern).is_some_and(|rest| (rest.starts_with('.') && rest != ".*") || rest.starts_with("[]"))
     })
 }
 
@@ -219,9 +190,7 @@ mod tests {
     use super::*;
 
     fn refused(spec: Value) -> Vec<String> {
-        let findings = pod(
-            &json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec}),
-        );
+        let findings = pod(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec}));
         findings.refused.into_iter().map(|e| e.path).collect()
     }
 
@@ -248,14 +217,8 @@ mod tests {
                 json!({"containers": [{"resources": {"limits": {"hugepages-2Mi": "2Mi", "cpu": "1"}}}]}),
                 vec!["spec.containers[0].resources.limits.hugepages-2Mi"],
             ),
-            (
-                json!({"volumes": [{"name": "v", "configMap": {"name": "c"}}]}),
-                vec!["spec.volumes[0].configMap"],
-            ),
-            (
-                json!({"hostPID": true, "dnsPolicy": "None"}),
-                vec!["spec.dnsPolicy", "spec.hostPID"],
-            ),
+            (json!({"volumes": [{"name": "v", "configMap": {"name": "c"}}]}), vec!["spec.volumes[0].configMap"]),
+            (json!({"hostPID": true, "dnsPolicy": "None"}), vec!["spec.dnsPolicy", "spec.hostPID"]),
             (
                 json!({"volumes": [{"name": "v", "emptyDir": {"medium": "Memory"}}, {"name": "w", "emptyDir": {}}]}),
                 vec![],
@@ -280,15 +243,9 @@ mod tests {
 
     #[test]
     fn scheduling_fields_are_reported_as_without_effect() {
-        let findings = pod(
-            &json!({"spec": {"nodeSelector": {"a": "b"}, "tolerations": [{"operator": "Exists"}]}}),
-        );
+        let findings = pod(&json!({"spec": {"nodeSelector": {"a": "b"}, "tolerations": [{"operator": "Exists"}]}}));
         assert_eq!(findings.refused, []);
-        let fields: Vec<&str> = findings
-            .without_effect
-            .iter()
-            .map(|(path, _)| path.as_str())
-            .collect();
+        let fields: Vec<&str> = findings.without_effect.iter().map(|(path, _)| path.as_str()).collect();
         assert_eq!(fields, ["spec.nodeSelector", "spec.tolerations"]);
     }
 

@@ -130,9 +130,7 @@ pub enum Credentials {
 impl Credentials {
     /// Reads docker's `auth` field: base64 of `user:password`. `None` if it is not that.
     pub fn from_auth(auth: &str) -> Option<Credentials> {
-        let bytes = base64::engine::general_purpose::STANDARD
-            .decode(auth.trim())
-            .ok()?;
+        let bytes = base64::engine::general_purpose::STANDARD.decode(auth.trim()).ok()?;
         let text = String::from_utf8(bytes).ok()?;
         let (username, password) = text.split_once(':')?;
         Some(Credentials::Basic {
@@ -162,10 +160,7 @@ mod tests {
     fn dockers_auth_field_is_user_and_password() {
         assert_eq!(
             Credentials::from_auth("dXNlcjpwYTpzcw=="),
-            Some(Credentials::Basic {
-                username: "user".into(),
-                password: "pa:ss".into()
-            })
+            Some(Credentials::Basic { username: "user".into(), password: "pa:ss".into() })
         );
         assert_eq!(Credentials::from_auth("%%%"), None);
         assert_eq!(Credentials::from_auth("dXNlcg=="), None);

@@ -31,10 +31,7 @@ impl Digest {
 
     /// The digest of a descriptor or a configuration, which may name an algorithm that the store lacks.
     pub(crate) fn parse(text: &str) -> Result<Digest, Error> {
-        text.parse().map_err(|reason| Error::Content {
-            subject: format!("digest {text:?}"),
-            reason,
-        })
+        text.parse().map_err(|reason| Error::Content { subject: format!("digest {text:?}"), reason })
     }
 }
 
@@ -56,16 +53,11 @@ impl FromStr for Digest {
     fn from_str(text: &str) -> Result<Digest, String> {
         let (algorithm, hex) = text.split_once(':').ok_or("it has no algorithm")?;
         if algorithm != "sha256" {
-            return Err(format!(
-                "algorithm {algorithm:?} is not supported, only sha256"
-            ));
+            return Err(format!("algorithm {algorithm:?} is not supported, only sha256"));
         }
         let hex = hex.as_bytes();
         if hex.len() != 64 {
-            return Err(format!(
-                "a sha256 digest has 64 hex digits, not {}",
-                hex.len()
-            ));
+            return Err(format!("a sha256 digest has 64 hex digits, not {}", hex.len()));
         }
         let mut bytes = [0; 32];
         for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {

@@ -110,9 +110,7 @@ impl Error {
     /// What a caller chooses by.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Error::Reference(_) | Error::Ambiguous { .. } | Error::Content { .. } => {
-                ErrorKind::Invalid
-            }
+            Error::Reference(_) | Error::Ambiguous { .. } | Error::Content { .. } => ErrorKind::Invalid,
             Error::Limit { .. } => ErrorKind::Invalid,
             Error::NoImage { .. } => ErrorKind::NotFound,
             Error::Registry { kind, .. } => *kind,
@@ -124,18 +122,12 @@ impl Error {
     }
 
     pub(crate) fn content(subject: impl Into<String>, reason: impl Into<String>) -> Error {
-        Error::Content {
-            subject: subject.into(),
-            reason: reason.into(),
-        }
+        Error::Content { subject: subject.into(), reason: reason.into() }
     }
 }
 
 fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-    )
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
 /// Names the file operation that failed: `fs::read(p).during("read", p)`.
@@ -145,11 +137,7 @@ pub(crate) trait During<T> {
 
 impl<T, E: Into<io::Error>> During<T> for Result<T, E> {
     fn during(self, action: &'static str, path: &Path) -> Result<T, Error> {
-        self.map_err(|source| Error::Io {
-            action,
-            path: path.to_owned(),
-            source: Arc::new(source.into()),
-        })
+        self.map_err(|source| Error::Io { action, path: path.to_owned(), source: Arc::new(source.into()) })
     }
 }
 
@@ -159,14 +147,8 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_exhaustion_and_other_disk_trouble_is_ours() {
-        for (errno, kind) in [
-            (28, ErrorKind::Exhausted),
-            (122, ErrorKind::Exhausted),
-            (5, ErrorKind::Internal),
-        ] {
-            let error = Err::<(), _>(io::Error::from_raw_os_error(errno))
-                .during("write", Path::new("/x"))
-                .unwrap_err();
+        for (errno, kind) in [(28, ErrorKind::Exhausted), (122, ErrorKind::Exhausted), (5, ErrorKind::Internal)] {
+            let error = Err::<(), _>(io::Error::from_raw_os_error(errno)).during("write", Path::new("/x")).unwrap_err();
             assert_eq!(error.kind(), kind, "{errno}");
             assert_eq!(error.to_string(), "write /x");
         }

@@ -34,15 +34,8 @@ pub struct Image {
 
 /// Splits the `User` of a configuration (`uid`, `uid:gid`, `name`, `name:group`) the way CRI reports it.
 pub(crate) fn user_of(config: &ImageConfiguration) -> (Option<i64>, String) {
-    let user = config
-        .config()
-        .as_ref()
-        .and_then(|config| config.user().as_deref());
-    let user = user
-        .unwrap_or_default()
-        .split(':')
-        .next()
-        .unwrap_or_default();
+    let user = config.config().as_ref().and_then(|config| config.user().as_deref());
+    let user = user.unwrap_or_default().split(':').next().unwrap_or_default();
     match user.parse() {
         Ok(uid) => (Some(uid), String::new()),
         Err(_) => (None, user.to_owned()),

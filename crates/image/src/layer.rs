@@ -92,10 +92,7 @@ fn attempt(job: &Job, source: Source) -> Result<(Blob, Lease), Error> {
     } else {
         let target = Target::make(job)?;
         let (blob, size) = both(job, &mut intake, &target)?;
-        unpacked = Some((
-            target.scratch,
-            Layer::new(job.diff_id, size.bytes, size.inodes),
-        ));
+        unpacked = Some((target.scratch, Layer::new(job.diff_id, size.bytes, size.inodes)));
         blob
     };
     let lease = job.store.hold(vec![blob.digest]);
@@ -130,18 +127,9 @@ fn both(job: &Job, intake: &mut Intake, target: &Target) -> Result<(Blob, Size),
         let (give_back, returned) = channel();
         let unpacker = scope.spawn(move || unpack_pieces(job, received, give_back, target));
         let compression = intake.compression()?;
-        let inflated = inflate(
-            intake,
-            compression,
-            &pieces,
-            &returned,
-            limits,
-            &job.subject,
-        );
+        let inflated = inflate(intake, compression, &pieces, &returned, limits, &job.subject);
         drop(pieces);
-        let unpacked = unpacker
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let unpacked = unpacker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let result = match inflated {
             Err(Stop::Failed(error)) => return Err(error),
             Err(Stop::Broken(error)) => Err(error),
@@ -221,10 +209,9 @@ fn inflate(
     };
     match (intake.trouble.take(), result) {
         (Some(trouble), _) => Err(Stop::Failed(trouble)),
-        (None, Err(error)) => Err(Stop::Broken(Error::content(
-            subject,
-            format!("its {compression:?} stream is broken: {error}"),
-        ))),
+        (None, Err(error)) => {
+            Err(Stop::Broken(Error::content(subject, format!("its {compression:?} stream is broken: {error}"))))
+        }
         (None, Ok(())) => pieces.send(Piece::End).map_err(|_| Stop::Unwanted),
     }
 }
@@ -249,30 +236,14 @@ fn unpack_pieces(
     give_back: Sender<Vec<u8>>,
     target: &Target,
 ) -> Result<Size, Error> {
-    let mut pieces = Pieces {
-        received,
-        give_back,
-        current: Vec::new(),
-        at: 0,
-        ended: false,
-        hasher: Hasher::new(),
-    };
-    let size = unpack(
-        &mut pieces,
-        &target.fs,
-        &job.subject,
-        &job.store.inner.config.limits,
-    )?;
-    io::copy(&mut pieces, &mut io::sink())
-        .map_err(|error| Error::content(&job.subject, error.to_string()))?;
+    let mut pieces = Pieces { received, give_back, current: Vec::new(), at: 0, ended: false, hasher: Hasher::new() };
+    let size = unpack(&mut pieces, &target.fs, &job.subject, &job.store.inner.config.limits)?;
+    io::copy(&mut pieces, &mut io::sink()).map_err(|error| Error::content(&job.subject, error.to_string()))?;
     match pieces.hasher.finish() {
         found if found == job.diff_id => Ok(size),
         found => Err(Error::content(
             &job.subject,
-            format!(
-                "its uncompressed digest is {found}, the image's configuration says {}",
-                job.diff_id
-            ),
+            format!("its uncompressed digest is {found}, the image's configuration says {}", job.diff_id),
         )),
     }
 }
@@ -359,9 +330,7 @@ impl Intake {
             write,
             hasher: Hasher::new(),
             seen: 0,
-            expected: job
-                .blob
-                .map_or(job.store.inner.config.limits.blob_bytes, |(_, size)| size),
+            expected: job.blob.map_or(job.store.inner.config.limits.blob_bytes, |(_, size)| size),
             subject: job.subject.clone(),
             current: bytes::Bytes::new(),
             trouble: None,
@@ -376,9 +345,7 @@ impl Intake {
                 Some(Feed::Bytes(bytes)) => bytes,
                 Some(Feed::End) => bytes::Bytes::new(),
                 None => {
-                    return Err(Error::Cancelled {
-                        what: format!("fetching {}", self.subject),
-                    });
+                    return Err(Error::Cancelled { what: format!("fetching {}", self.subject) });
                 }
             },
             From::File(file, path) => {
@@ -394,10 +361,7 @@ impl Intake {
         }
         self.seen += bytes.len() as u64;
         if self.seen > self.expected {
-            let reason = format!(
-                "it has more than the {} bytes that it should have",
-                self.expected
-            );
+            let reason = format!("it has more than the {} bytes that it should have", self.expected);
             return Err(Error::content(&self.subject, reason));
         }
         self.hasher.update(&bytes);
@@ -433,11 +397,7 @@ impl Intake {
             Some((_, size)) if size != seen => format!("it has {seen} bytes instead of {size}"),
             Some((digest, _)) if digest != found => format!("its digest is {found}"),
             _ => {
-                return Ok(Blob {
-                    digest: found,
-                    size: seen,
-                    compression,
-                });
+                return Ok(Blob { digest: found, size: seen, compression });
             }
         };
         Err(Error::content(&self.subject, wrong))

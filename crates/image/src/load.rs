@@ -18,8 +18,8 @@ use crate::error::{During as _, Error};
 use crate::image::{Image, Loaded};
 use crate::layer::{Blob, Compression, Job, Source, process};
 use crate::manifest::{
-    Annotations, Descriptor, Document, Manifest, OCI_CONFIG, OCI_MANIFEST, Platform, parse_config,
-    parse_document, select,
+    Annotations, Descriptor, Document, Manifest, OCI_CONFIG, OCI_MANIFEST, Platform, parse_config, parse_document,
+    select,
 };
 use crate::reference::Reference;
 use crate::store::{Lease, Record, Store, blocking};
@@ -39,12 +39,7 @@ impl Store {
         let store = self.clone();
         blocking(move || {
             let spool = Spool::read(archive, &store.inner.layout, &store.inner.config.limits)?;
-            let mut loading = Loading {
-                store,
-                spool,
-                layers: BTreeMap::new(),
-                loaded: BTreeMap::new(),
-            };
+            let mut loading = Loading { store, spool, layers: BTreeMap::new(), loaded: BTreeMap::new() };
             loading.run()
         })
         .await
@@ -77,10 +72,7 @@ struct LayoutIndex {
 
 impl Loading {
     fn run(&mut self) -> Result<Vec<Loaded>, Error> {
-        let (index, docker) = (
-            self.spool.has("index.json"),
-            self.spool.has("manifest.json"),
-        );
+        let (index, docker) = (self.spool.has("index.json"), self.spool.has("manifest.json"));
         if index {
             let index: LayoutIndex = self.json("index.json")?;
             for entry in &index.manifests {
@@ -95,40 +87,24 @@ impl Loading {
         }
         match index || docker {
             true => Ok(std::mem::take(&mut self.loaded).into_values().collect()),
-            false => Err(Error::content(
-                "the archive",
-                "it has neither index.json nor manifest.json",
-            )),
+            false => Err(Error::content("the archive", "it has neither index.json nor manifest.json")),
         }
     }
 
     fn json<T: for<'de> Deserialize<'de>>(&mut self, member: &str) -> Result<T, Error> {
-        let bytes = self
-            .spool
-            .small(member, self.store.inner.config.limits.manifest_bytes)?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| Error::content(subject(member), error.to_string()))
+        let bytes = self.spool.small(member, self.store.inner.config.limits.manifest_bytes)?;
+        serde_json::from_slice(&bytes).map_err(|error| Error::content(subject(member), error.to_string()))
     }
 
     /// An entry of an OCI layout's index.
-    fn entry(
-        &mut self,
-        entry: &Descriptor,
-        names: Vec<Reference>,
-        depth: usize,
-    ) -> Result<(), Error> {
+    fn entry(&mut self, entry: &Descriptor, names: Vec<Reference>, depth: usize) -> Result<(), Error> {
         let limits = self.store.inner.config.limits.clone();
         let bytes = self.blob(&entry.digest, limits.manifest_bytes)?;
-        match parse_document(
-            &bytes,
-            &format!("manifest {} of the archive", entry.digest),
-            &limits,
-        )? {
+        match parse_document(&bytes, &format!("manifest {} of the archive", entry.digest), &limits)? {
             Document::Image(manifest) => self.image(entry.digest, &bytes, *manifest, &names),
-            Document::Index(_) if depth >= MAX_INDEX_DEPTH => Err(Error::content(
-                format!("index {} of the archive", entry.digest),
-                "it is nested too deep",
-            )),
+            Document::Index(_) if depth >= MAX_INDEX_DEPTH => {
+                Err(Error::content(format!("index {} of the archive", entry.digest), "it is nested too deep"))
+            }
             Document::Index(entries) => {
                 let host = Platform::host();
                 let chosen = select(&entries, &host).cloned().map_err(|there| {
@@ -141,20 +117,9 @@ impl Loading {
         }
     }
 
-    fn image(
-        &mut self,
-        digest: Digest,
-        bytes: &[u8],
-        manifest: Manifest,
-        names: &[Reference],
-    ) -> Result<(), Error> {
+    fn image(&mut self, digest: Digest, bytes: &[u8], manifest: Manifest, names: &[Reference]) -> Result<(), Error> {
         let parts = manifest.layers.iter().map(|layer| layer.digest);
-        let _blobs = self.store.hold(
-            [digest, manifest.config.digest]
-                .into_iter()
-                .chain(parts)
-                .collect(),
-        );
+        let _blobs = self.store.hold([digest, manifest.config.digest].into_iter().chain(parts).collect());
         let config_bytes = self.blob(&manifest.config.digest, manifest.config.size)?;
         let what = format!("configuration {} of the archive", manifest.config.digest);
         let (config, diff_ids) = parse_config(&config_bytes, manifest.layers.len(), &what)?;
@@ -162,13 +127,7 @@ impl Loading {
         for (layer, diff_id) in manifest.layers.iter().zip(&diff_ids) {
             self.layer(layer, *diff_id)?;
         }
-        self.commit(
-            (digest, bytes),
-            manifest,
-            (config, &config_bytes),
-            diff_ids,
-            names,
-        )
+        self.commit((digest, bytes), manifest, (config, &config_bytes), diff_ids, names)
     }
 
     /// A layer of an OCI layout: from the archive, or one that the store has.
@@ -182,10 +141,7 @@ impl Loading {
             Some(scratch) => Source::Adopt(scratch),
             None if has_blob => Source::Stored,
             None => {
-                return Err(Error::content(
-                    subject(&member_of(&layer.digest)),
-                    "it is missing",
-                ));
+                return Err(Error::content(subject(&member_of(&layer.digest)), "it is missing"));
             }
         };
         let job = Job {
@@ -203,38 +159,25 @@ impl Loading {
         let bytes = self.spool.small(&member, limit)?;
         match Digest::of(&bytes) {
             found if found == *digest => Ok(bytes),
-            found => Err(Error::content(
-                subject(&member),
-                format!("its digest is {found}"),
-            )),
+            found => Err(Error::content(subject(&member), format!("its digest is {found}"))),
         }
     }
 
     /// An image of `manifest.json`. It has no manifest of its own that a registry would know: one is made up.
     fn docker(&mut self, image: &DockerImage) -> Result<(), Error> {
         let tags = image.repo_tags.as_deref().unwrap_or_default();
-        let names = tags
-            .iter()
-            .map(|tag| Reference::parse(tag))
-            .collect::<Result<Vec<_>, _>>()?;
-        let config_bytes = self
-            .spool
-            .small(&image.config, self.store.inner.config.limits.config_bytes)?;
+        let names = tags.iter().map(|tag| Reference::parse(tag)).collect::<Result<Vec<_>, _>>()?;
+        let config_bytes = self.spool.small(&image.config, self.store.inner.config.limits.config_bytes)?;
         let id = Digest::of(&config_bytes);
         if self.loaded.contains_key(&id) {
             return self.add_names(&id, &config_bytes, &names);
         }
-        let (config, diff_ids) =
-            parse_config(&config_bytes, image.layers.len(), &subject(&image.config))?;
+        let (config, diff_ids) = parse_config(&config_bytes, image.layers.len(), &subject(&image.config))?;
         let _layers = self.store.hold(diff_ids.clone());
         let mut layers = Vec::new();
         for (member, diff_id) in image.layers.iter().zip(&diff_ids) {
             let blob = self.docker_layer(member, *diff_id)?;
-            layers.push(descriptor(
-                &format!("{OCI_LAYER}{}", suffix(blob.compression)),
-                blob.digest,
-                blob.size,
-            ));
+            layers.push(descriptor(&format!("{OCI_LAYER}{}", suffix(blob.compression)), blob.digest, blob.size));
         }
         let manifest = Manifest {
             schema_version: 2,
@@ -245,13 +188,7 @@ impl Loading {
         let bytes = serde_json::to_vec(&manifest).expect("strings and numbers always serialise");
         let digest = Digest::of(&bytes);
         let _documents = self.store.hold(vec![digest, id]);
-        self.commit(
-            (digest, &bytes),
-            manifest,
-            (config, &config_bytes),
-            diff_ids,
-            &names,
-        )
+        self.commit((digest, &bytes), manifest, (config, &config_bytes), diff_ids, &names)
     }
 
     fn docker_layer(&mut self, member: &str, diff_id: Digest) -> Result<Blob, Error> {
@@ -259,16 +196,9 @@ impl Loading {
         if let Some((blob, _)) = self.layers.get(&key) {
             return Ok(*blob);
         }
-        let scratch = self
-            .spool
-            .take(&key)
-            .ok_or_else(|| Error::content(subject(member), "it is missing"))?;
-        let job = Job {
-            store: self.store.clone(),
-            subject: format!("layer {member:?} of the archive"),
-            blob: None,
-            diff_id,
-        };
+        let scratch = self.spool.take(&key).ok_or_else(|| Error::content(subject(member), "it is missing"))?;
+        let job =
+            Job { store: self.store.clone(), subject: format!("layer {member:?} of the archive"), blob: None, diff_id };
         let processed = process(&job, Source::Adopt(scratch))?;
         let blob = processed.0;
         self.layers.insert(key, processed);
@@ -283,16 +213,8 @@ impl Loading {
         diff_ids: Vec<Digest>,
         names: &[Reference],
     ) -> Result<(), Error> {
-        let record = Record {
-            manifest_digest: digest,
-            manifest,
-            config: Arc::new(config),
-            diff_ids,
-        };
-        let image = self
-            .store
-            .inner
-            .commit_image(record, bytes, config_bytes, names)?;
+        let record = Record { manifest_digest: digest, manifest, config: Arc::new(config), diff_ids };
+        let image = self.store.inner.commit_image(record, bytes, config_bytes, names)?;
         self.remember(image, names);
         Ok(())
     }
@@ -300,25 +222,18 @@ impl Loading {
     /// Archives of newer docker versions describe the same image in both ways.
     fn add_names(&mut self, id: &Digest, config: &[u8], names: &[Reference]) -> Result<(), Error> {
         let Some(record) = self.store.inner.record(id) else {
-            return Err(Error::NoImage {
-                name: id.to_string(),
-            });
+            return Err(Error::NoImage { name: id.to_string() });
         };
         let path = self.store.inner.layout.blob(&record.manifest_digest);
         let manifest = std::fs::read(&path).during("read", &path)?;
-        let image = self
-            .store
-            .inner
-            .commit_image(record, &manifest, config, names)?;
+        let image = self.store.inner.commit_image(record, &manifest, config, names)?;
         self.remember(image, names);
         Ok(())
     }
 
     fn remember(&mut self, image: Arc<Image>, names: &[Reference]) {
-        let entry = self.loaded.entry(image.id).or_insert_with(|| Loaded {
-            image: Arc::clone(&image),
-            names: Vec::new(),
-        });
+        let entry =
+            self.loaded.entry(image.id).or_insert_with(|| Loaded { image: Arc::clone(&image), names: Vec::new() });
         entry.image = image;
         for name in names.iter().map(Reference::to_string) {
             if !entry.names.contains(&name) {
@@ -344,13 +259,7 @@ fn names_of(annotations: &Annotations) -> Vec<Reference> {
 }
 
 fn descriptor(media_type: &str, digest: Digest, size: u64) -> Descriptor {
-    Descriptor {
-        media_type: media_type.to_owned(),
-        digest,
-        size,
-        platform: None,
-        annotations: Annotations::default(),
-    }
+    Descriptor { media_type: media_type.to_owned(), digest, size, platform: None, annotations: Annotations::default() }
 }
 
 fn suffix(compression: Compression) -> &'static str {

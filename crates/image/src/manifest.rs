@@ -47,18 +47,10 @@ pub(crate) struct Descriptor {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Annotations {
     /// The name of an image in an OCI layout: a tag, or podd's and others' complete reference.
-    #[serde(
-        rename = "org.opencontainers.image.ref.name",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "org.opencontainers.image.ref.name", default, skip_serializing_if = "Option::is_none")]
     pub(crate) ref_name: Option<String>,
     /// The complete reference that containerd and its tools write.
-    #[serde(
-        rename = "io.containerd.image.name",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "io.containerd.image.name", default, skip_serializing_if = "Option::is_none")]
     pub(crate) containerd_name: Option<String>,
 }
 
@@ -88,11 +80,7 @@ impl Platform {
             "loongarch64" => "loong64",
             other => other,
         };
-        Platform {
-            architecture: architecture.to_owned(),
-            os: "linux".to_owned(),
-            variant: None,
-        }
+        Platform { architecture: architecture.to_owned(), os: "linux".to_owned(), variant: None }
     }
 
     /// How well an image for `self` runs on `host`; `None` if it does not, less is better.
@@ -149,14 +137,9 @@ struct RawDocument {
 }
 
 /// Reads a manifest or an index. `subject` names it in errors.
-pub(crate) fn parse_document(
-    bytes: &[u8],
-    subject: &str,
-    limits: &Limits,
-) -> Result<Document, Error> {
+pub(crate) fn parse_document(bytes: &[u8], subject: &str, limits: &Limits) -> Result<Document, Error> {
     let invalid = |reason: String| Error::content(subject, reason);
-    let raw: RawDocument =
-        serde_json::from_slice(bytes).map_err(|error| invalid(error.to_string()))?;
+    let raw: RawDocument = serde_json::from_slice(bytes).map_err(|error| invalid(error.to_string()))?;
     if raw.schema_version != 2 {
         return Err(invalid(format!(
             "schema version {} is not supported, only 2; push the image again with a current tool",
@@ -165,19 +148,8 @@ pub(crate) fn parse_document(
     }
     match raw {
         // A document that is both is a trick on those who look at one half only.
-        RawDocument {
-            manifests: Some(manifests),
-            config: None,
-            layers: None,
-            ..
-        } => Ok(Document::Index(manifests)),
-        RawDocument {
-            manifests: None,
-            config: Some(config),
-            layers: Some(layers),
-            media_type,
-            ..
-        } => {
+        RawDocument { manifests: Some(manifests), config: None, layers: None, .. } => Ok(Document::Index(manifests)),
+        RawDocument { manifests: None, config: Some(config), layers: Some(layers), media_type, .. } => {
             let manifest = Manifest {
                 schema_version: 2,
                 media_type: media_type.unwrap_or_else(|| OCI_MANIFEST.to_owned()),
@@ -187,24 +159,15 @@ pub(crate) fn parse_document(
             check_manifest(&manifest, subject, limits)?;
             Ok(Document::Image(Box::new(manifest)))
         }
-        _ => Err(invalid(
-            "it is neither an image manifest nor an index".to_owned(),
-        )),
+        _ => Err(invalid("it is neither an image manifest nor an index".to_owned())),
     }
 }
 
 /// Reads a manifest that must be an image's.
-pub(crate) fn parse_manifest(
-    bytes: &[u8],
-    subject: &str,
-    limits: &Limits,
-) -> Result<Manifest, Error> {
+pub(crate) fn parse_manifest(bytes: &[u8], subject: &str, limits: &Limits) -> Result<Manifest, Error> {
     match parse_document(bytes, subject, limits)? {
         Document::Image(manifest) => Ok(*manifest),
-        Document::Index(_) => Err(Error::content(
-            subject,
-            "an index stands where an image manifest must",
-        )),
+        Document::Index(_) => Err(Error::content(subject, "an index stands where an image manifest must")),
     }
 }
 
@@ -212,17 +175,10 @@ fn check_manifest(manifest: &Manifest, subject: &str, limits: &Limits) -> Result
     if !CONFIGS.contains(&manifest.config.media_type.as_str()) {
         return Err(Error::content(
             subject,
-            format!(
-                "it is no container image: its configuration is {:?}",
-                manifest.config.media_type
-            ),
+            format!("it is no container image: its configuration is {:?}", manifest.config.media_type),
         ));
     }
-    let over = |limit, value| Error::Limit {
-        subject: subject.to_owned(),
-        limit,
-        value,
-    };
+    let over = |limit, value| Error::Limit { subject: subject.to_owned(), limit, value };
     if manifest.config.size > limits.config_bytes {
         return Err(over("config_bytes", limits.config_bytes));
     }
@@ -230,16 +186,10 @@ fn check_manifest(manifest: &Manifest, subject: &str, limits: &Limits) -> Result
         return Err(over("layers", limits.layers));
     }
     for layer in &manifest.layers {
-        if !LAYERS
-            .iter()
-            .any(|known| layer.media_type.starts_with(known))
-        {
+        if !LAYERS.iter().any(|known| layer.media_type.starts_with(known)) {
             return Err(Error::content(
                 subject,
-                format!(
-                    "layer {} has the unknown media type {:?}",
-                    layer.digest, layer.media_type
-                ),
+                format!("layer {} has the unknown media type {:?}", layer.digest, layer.media_type),
             ));
         }
         if layer.size > limits.blob_bytes {
@@ -250,12 +200,8 @@ fn check_manifest(manifest: &Manifest, subject: &str, limits: &Limits) -> Result
 }
 
 /// The entry of an index for `host`; `Err` lists what there is instead.
-pub(crate) fn select<'a>(
-    entries: &'a [Descriptor],
-    host: &Platform,
-) -> Result<&'a Descriptor, Vec<String>> {
-    let image =
-        |entry: &&Descriptor| matches!(entry.media_type.as_str(), OCI_MANIFEST | DOCKER_MANIFEST);
+pub(crate) fn select<'a>(entries: &'a [Descriptor], host: &Platform) -> Result<&'a Descriptor, Vec<String>> {
+    let image = |entry: &&Descriptor| matches!(entry.media_type.as_str(), OCI_MANIFEST | DOCKER_MANIFEST);
     let distance = |entry: &Descriptor| match &entry.platform {
         Some(platform) => platform.distance(host),
         // An index of one image need not say what it is for.
@@ -279,19 +225,13 @@ pub(crate) fn parse_config(
     layers: usize,
     subject: &str,
 ) -> Result<(ImageConfiguration, Vec<Digest>), Error> {
-    let config: ImageConfiguration = serde_json::from_slice(bytes)
-        .map_err(|error| Error::content(subject, error.to_string()))?;
+    let config: ImageConfiguration =
+        serde_json::from_slice(bytes).map_err(|error| Error::content(subject, error.to_string()))?;
     let diff_ids = config.rootfs().diff_ids();
     if diff_ids.len() != layers {
-        return Err(Error::content(
-            subject,
-            format!("it names {} layers, its manifest {layers}", diff_ids.len()),
-        ));
+        return Err(Error::content(subject, format!("it names {} layers, its manifest {layers}", diff_ids.len())));
     }
-    let diff_ids = diff_ids
-        .iter()
-        .map(|id| Digest::parse(id))
-        .collect::<Result<_, _>>()?;
+    let diff_ids = diff_ids.iter().map(|id| Digest::parse(id)).collect::<Result<_, _>>()?;
     Ok((config, diff_ids))
 }
 

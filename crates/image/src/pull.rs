@@ -16,9 +16,7 @@ use crate::digest::Digest;
 use crate::error::{During as _, Error, ErrorKind};
 use crate::image::{Image, Progress, ProgressSink};
 use crate::layer::{Feed, Job, Source, process};
-use crate::manifest::{
-    Descriptor, Document, Manifest, Platform, parse_config, parse_document, select,
-};
+use crate::manifest::{Descriptor, Document, Manifest, Platform, parse_config, parse_document, select};
 use crate::reference::Reference;
 use crate::registry::{Endpoint, Receiver, Session};
 use crate::store::{Record, Store, blocking};
@@ -56,11 +54,7 @@ impl Listeners {
     }
 
     fn tell(&self, progress: &Progress) {
-        let sinks = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let sinks = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for sink in sinks {
             sink(progress);
         }
@@ -106,12 +100,7 @@ impl Store {
         progress: Option<ProgressSink>,
     ) -> Pulling {
         let key = (reference.clone(), credentials.clone());
-        let mut pulls = self
-            .inner
-            .flights
-            .pulls
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut pulls = self.inner.flights.pulls.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(flight) = pulls.get(&key)
             && let Some(pulling) = flight.pulling.upgrade()
         {
@@ -121,51 +110,24 @@ impl Store {
         pulls.retain(|_, flight| flight.pulling.upgrade().is_some());
         let listeners = Listeners::default();
         listeners.add(progress);
-        let work = pull(
-            self.clone(),
-            reference.clone(),
-            credentials.clone(),
-            listeners.clone(),
-        );
+        let work = pull(self.clone(), reference.clone(), credentials.clone(), listeners.clone());
         let pulling = work.boxed().shared();
         if let Some(weak) = pulling.downgrade() {
-            pulls.insert(
-                key,
-                Flight {
-                    pulling: weak,
-                    listeners,
-                },
-            );
+            pulls.insert(key, Flight { pulling: weak, listeners });
         }
         pulling
     }
 }
 
 /// Asks each endpoint in turn until one has the image.
-async fn pull(
-    store: Store,
-    reference: Reference,
-    credentials: Credentials,
-    listeners: Listeners,
-) -> Outcome {
+async fn pull(store: Store, reference: Reference, credentials: Credentials, listeners: Listeners) -> Outcome {
     let config = &store.inner.config;
     let mut endpoints = Endpoint::of(&reference, config).into_iter().peekable();
     while let Some(endpoint) = endpoints.next() {
-        let session = Session::new(
-            &store.inner.clients,
-            config,
-            endpoint,
-            &reference,
-            &credentials,
-        );
+        let session = Session::new(&store.inner.clients, config, endpoint, &reference, &credentials);
         let pulled = match session {
             Ok(session) => {
-                let pull = Pull {
-                    store: &store,
-                    session,
-                    reference: &reference,
-                    listeners: &listeners,
-                };
+                let pull = Pull { store: &store, session, reference: &reference, listeners: &listeners };
                 pull.run().await
             }
             Err(error) => Err(error),
@@ -204,42 +166,18 @@ struct Found {
 impl Pull<'_> {
     async fn run(&self) -> Outcome {
         let (found, names) = self.find().await?;
-        let Found {
-            manifest,
-            digest,
-            bytes,
-        } = found;
+        let Found { manifest, digest, bytes } = found;
         let layers = manifest.layers.iter().map(|layer| layer.digest);
-        let _blobs = self.store.hold(
-            [digest, manifest.config.digest]
-                .into_iter()
-                .chain(layers)
-                .collect(),
-        );
+        let _blobs = self.store.hold([digest, manifest.config.digest].into_iter().chain(layers).collect());
         let (config_bytes, config, diff_ids) = self.config(&manifest).await?;
         let _layers = self.store.hold(diff_ids.clone());
         let parts = manifest.layers.iter().zip(&diff_ids);
-        let parts: Vec<BoxFuture<'_, _>> = parts
-            .map(|(layer, id)| self.layer(layer, *id).boxed())
-            .collect();
+        let parts: Vec<BoxFuture<'_, _>> = parts.map(|(layer, id)| self.layer(layer, *id).boxed()).collect();
         let parallel = self.store.inner.config.parallel_layers.max(1);
-        stream::iter(parts)
-            .buffer_unordered(parallel)
-            .try_collect::<Vec<()>>()
-            .await?;
-        let record = Record {
-            manifest_digest: digest,
-            manifest,
-            config: Arc::new(config),
-            diff_ids,
-        };
+        stream::iter(parts).buffer_unordered(parallel).try_collect::<Vec<()>>().await?;
+        let record = Record { manifest_digest: digest, manifest, config: Arc::new(config), diff_ids };
         let store = self.store.clone();
-        blocking(move || {
-            store
-                .inner
-                .commit_image(record, &bytes, &config_bytes, &names)
-        })
-        .await
+        blocking(move || store.inner.commit_image(record, &bytes, &config_bytes, &names)).await
     }
 
     /// The manifest for this machine, and the names that the image gets.
@@ -255,17 +193,9 @@ impl Pull<'_> {
         if self.reference.tag().is_some() {
             names.push(self.reference.clone());
         }
-        let entry = match parse_document(
-            &answer.bytes,
-            &self.subject("manifest", &answer.digest),
-            limits,
-        )? {
+        let entry = match parse_document(&answer.bytes, &self.subject("manifest", &answer.digest), limits)? {
             Document::Image(manifest) => {
-                let found = Found {
-                    manifest: *manifest,
-                    digest: answer.digest,
-                    bytes: answer.bytes,
-                };
+                let found = Found { manifest: *manifest, digest: answer.digest, bytes: answer.bytes };
                 return Ok((found, names));
             }
             Document::Index(entries) => {
@@ -283,11 +213,7 @@ impl Pull<'_> {
         let answer = self.session.manifest(&entry.digest.to_string()).await?;
         let subject = self.subject("manifest", &answer.digest);
         let manifest = crate::manifest::parse_manifest(&answer.bytes, &subject, limits)?;
-        let found = Found {
-            manifest,
-            digest: answer.digest,
-            bytes: answer.bytes,
-        };
+        let found = Found { manifest, digest: answer.digest, bytes: answer.bytes };
         Ok((found, names))
     }
 
@@ -307,10 +233,7 @@ impl Pull<'_> {
         };
         let subject = self.subject("configuration", digest);
         let (config, diff_ids) = parse_config(&bytes, manifest.layers.len(), &subject)?;
-        let (architecture, host) = (
-            config.architecture().to_string(),
-            Platform::host().architecture,
-        );
+        let (architecture, host) = (config.architecture().to_string(), Platform::host().architecture);
         if architecture != host {
             tracing::warn!(image = %self.reference, architecture, host, "the image is for another architecture");
         }
@@ -323,12 +246,7 @@ impl Pull<'_> {
         let lock = inner.flights.layer_lock(self.session.host(), layer.digest);
         let _alone = lock.lock().await;
         let told = |done: u64, complete| {
-            self.listeners.tell(&Progress {
-                layer: layer.digest,
-                done,
-                total: layer.size,
-                complete,
-            });
+            self.listeners.tell(&Progress { layer: layer.digest, done, total: layer.size, complete });
         };
         let job = || Job {
             store: self.store.clone(),
@@ -354,25 +272,13 @@ impl Pull<'_> {
         Ok(())
     }
 
-    async fn fetch(
-        &self,
-        layer: &Descriptor,
-        job: Job,
-        told: &(dyn Fn(u64, bool) + Sync),
-    ) -> Result<(), Error> {
+    async fn fetch(&self, layer: &Descriptor, job: Job, told: &(dyn Fn(u64, bool) + Sync)) -> Result<(), Error> {
         let (sender, feed) = mpsc::channel(FEED);
         let processed = blocking(move || process(&job, Source::Stream(feed)));
         let download = async {
-            let mut receiver = Feeding {
-                sender,
-                done: 0,
-                told_at: 0,
-                told,
-            };
+            let mut receiver = Feeding { sender, done: 0, told_at: 0, told };
             told(0, false);
-            self.session
-                .blob(&layer.digest, layer.size, &mut receiver)
-                .await?;
+            self.session.blob(&layer.digest, layer.size, &mut receiver).await?;
             // The other side may have failed and left, and says so itself.
             receiver.sender.send(Feed::End).await.ok();
             Ok(())
@@ -385,11 +291,7 @@ impl Pull<'_> {
     }
 
     fn subject(&self, what: &str, digest: &Digest) -> String {
-        format!(
-            "{what} {digest} of {} from {}",
-            self.reference,
-            self.session.host()
-        )
+        format!("{what} {digest} of {} from {}", self.reference, self.session.host())
     }
 }
 

@@ -44,10 +44,7 @@ impl Reference {
     /// Reads and completes a name. With both a tag and a digest the digest counts and the tag is dropped: only
     /// the digest says which image it is.
     pub fn parse(name: &str) -> Result<Reference, ReferenceError> {
-        parse(name).map_err(|reason| ReferenceError {
-            name: name.chars().take(MAX_NAME * 2).collect(),
-            reason,
-        })
+        parse(name).map_err(|reason| ReferenceError { name: name.chars().take(MAX_NAME * 2).collect(), reason })
     }
 
     /// The host that the name gives (`docker.io`, `localhost:5000`), which a mirror does not change.
@@ -78,10 +75,7 @@ impl Reference {
 
     /// The same repository, by digest.
     pub fn with_digest(&self, digest: Digest) -> Reference {
-        Reference {
-            version: Version::Digest(digest),
-            ..self.clone()
-        }
+        Reference { version: Version::Digest(digest), ..self.clone() }
     }
 }
 
@@ -115,9 +109,7 @@ fn parse(name: &str) -> Result<Reference, String> {
     }
     let (name, digest) = match name.split_once('@') {
         Some((name, digest)) => {
-            let digest = digest
-                .parse()
-                .map_err(|reason| format!("digest {digest:?}: {reason}"))?;
+            let digest = digest.parse().map_err(|reason| format!("digest {digest:?}: {reason}"))?;
             (name, Some(digest))
         }
         None => (name, None),
@@ -133,19 +125,13 @@ fn parse(name: &str) -> Result<Reference, String> {
     }
     let (registry, repository) = split_registry(path)?;
     if registry.len() + 1 + repository.len() > MAX_NAME {
-        return Err(format!(
-            "registry and repository together exceed {MAX_NAME} characters"
-        ));
+        return Err(format!("registry and repository together exceed {MAX_NAME} characters"));
     }
     let version = match digest {
         Some(digest) => Version::Digest(digest),
         None => Version::Tag(tag.unwrap_or(DEFAULT_TAG).to_owned()),
     };
-    Ok(Reference {
-        registry,
-        repository,
-        version,
-    })
+    Ok(Reference { registry, repository, version })
 }
 
 /// The first component is a registry if it could not be a repository's: it has a dot, a port or an upper-case
@@ -172,9 +158,7 @@ fn split_registry(path: &str) -> Result<(String, String), String> {
 }
 
 fn looks_like_host(first: &str) -> bool {
-    first == "localhost"
-        || first.contains(['.', ':'])
-        || first.chars().any(|c| c.is_ascii_uppercase())
+    first == "localhost" || first.contains(['.', ':']) || first.chars().any(|c| c.is_ascii_uppercase())
 }
 
 fn is_hex_id(text: &str) -> bool {
@@ -184,9 +168,7 @@ fn is_hex_id(text: &str) -> bool {
 fn check_registry(registry: &str) -> Result<(), String> {
     let (host, port) = match registry.strip_prefix('[') {
         Some(rest) => {
-            let (address, after) = rest
-                .split_once(']')
-                .ok_or_else(|| format!("registry {registry:?} lacks its ]"))?;
+            let (address, after) = rest.split_once(']').ok_or_else(|| format!("registry {registry:?} lacks its ]"))?;
             address
                 .parse::<std::net::Ipv6Addr>()
                 .map_err(|_| format!("registry {registry:?} is not an IPv6 address"))?;
@@ -194,9 +176,7 @@ fn check_registry(registry: &str) -> Result<(), String> {
                 Some(port) => (None, Some(port)),
                 None if after.is_empty() => (None, None),
                 None => {
-                    return Err(format!(
-                        "registry {registry:?} has {after:?} after its address"
-                    ));
+                    return Err(format!("registry {registry:?} has {after:?} after its address"));
                 }
             }
         }
@@ -208,23 +188,17 @@ fn check_registry(registry: &str) -> Result<(), String> {
     if let Some(port) = port {
         let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
         if !digits || !port.parse::<u16>().is_ok_and(|port| port != 0) {
-            return Err(format!(
-                "port {port:?} of the registry is not a number from 1 to 65535"
-            ));
+            return Err(format!("port {port:?} of the registry is not a number from 1 to 65535"));
         }
     }
     let label = |label: &str| {
         !label.is_empty()
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
     match host {
-        Some(host) if !host.split('.').all(label) => {
-            Err(format!("registry {host:?} is not a host name"))
-        }
+        Some(host) if !host.split('.').all(label) => Err(format!("registry {host:?} is not a host name")),
         _ => Ok(()),
     }
 }
@@ -248,10 +222,7 @@ fn check_component(component: &str) -> Result<(), &'static str> {
         return Err("must be lower case");
     }
     let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    if !component
-        .bytes()
-        .all(|b| word(b) || matches!(b, b'.' | b'_' | b'-'))
-    {
+    if !component.bytes().all(|b| word(b) || matches!(b, b'.' | b'_' | b'-')) {
         return Err("may have only lower-case letters, digits, '.', '_' and '-'");
     }
     let bytes = component.as_bytes();
@@ -260,10 +231,7 @@ fn check_component(component: &str) -> Result<(), &'static str> {
         _ => return Err("must start and end with a letter or digit"),
     }
     let separators = component.split(|c: char| word(c as u8));
-    match separators
-        .into_iter()
-        .all(|s| matches!(s, "" | "." | "_" | "__") || s.bytes().all(|b| b == b'-'))
-    {
+    match separators.into_iter().all(|s| matches!(s, "" | "." | "_" | "__") || s.bytes().all(|b| b == b'-')) {
         true => Ok(()),
         false => Err("may separate its words only by '.', '_', '__' or dashes"),
     }
@@ -275,11 +243,7 @@ fn check_tag(tag: &str) -> Result<(), String> {
     match bytes {
         [] => Err("its tag is empty".to_owned()),
         _ if bytes.len() > MAX_TAG => Err(format!("its tag exceeds {MAX_TAG} characters")),
-        [first, rest @ ..]
-            if word(*first) && rest.iter().all(|&b| word(b) || matches!(b, b'.' | b'-')) =>
-        {
-            Ok(())
-        }
+        [first, rest @ ..] if word(*first) && rest.iter().all(|&b| word(b) || matches!(b, b'.' | b'-')) => Ok(()),
         _ => Err(format!(
             "tag {tag:?} may have only letters, digits, '_', '.' and '-', and must start with one of the first three"
         )),

@@ -54,14 +54,8 @@ impl Endpoint {
             plain_http: transport::is_loopback(host) || config.insecure_registries.contains(host),
             origin,
         };
-        let mirrors = config
-            .mirrors
-            .get(registry)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        let mirrors = mirrors
-            .iter()
-            .map(|mirror| endpoint(&mirror.host, &mirror.prefix, false));
+        let mirrors = config.mirrors.get(registry).map(Vec::as_slice).unwrap_or_default();
+        let mirrors = mirrors.iter().map(|mirror| endpoint(&mirror.host, &mirror.prefix, false));
         let host = match registry {
             registry if registry == DOCKER_HUB.0 => DOCKER_HUB.1,
             registry => registry,
@@ -95,19 +89,11 @@ struct Failure {
 
 impl Failure {
     fn lasting(kind: ErrorKind, reason: impl Into<String>) -> Failure {
-        Failure {
-            kind,
-            reason: reason.into(),
-            retry: None,
-        }
+        Failure { kind, reason: reason.into(), retry: None }
     }
 
     fn passing(reason: impl Into<String>) -> Failure {
-        Failure {
-            kind: ErrorKind::Unavailable,
-            reason: reason.into(),
-            retry: Some(Duration::ZERO),
-        }
+        Failure { kind: ErrorKind::Unavailable, reason: reason.into(), retry: Some(Duration::ZERO) }
     }
 
     fn transport(error: &reqwest::Error) -> Failure {
@@ -166,17 +152,14 @@ impl Session {
         let limit = self.config.limits.manifest_bytes;
         let (headers, bytes) = self.get(&action, &path, &accept, limit).await?;
         let digest = Digest::of(&bytes);
-        let stated = headers
-            .get("docker-content-digest")
-            .and_then(|value| value.to_str().ok());
+        let stated = headers.get("docker-content-digest").and_then(|value| value.to_str().ok());
         let expected = match version.starts_with("sha256:") {
             true => Some(version),
             false => stated.filter(|stated| stated.starts_with("sha256:")),
         };
         match expected {
             Some(expected) if expected != digest.to_string() => {
-                let reason =
-                    format!("digest mismatch: what came has {digest} instead of {expected}");
+                let reason = format!("digest mismatch: what came has {digest} instead of {expected}");
                 Err(self.error(&action, Failure::lasting(ErrorKind::Invalid, reason)))
             }
             _ => Ok(Answer { bytes, digest }),
@@ -186,29 +169,19 @@ impl Session {
     /// A small blob, verified.
     pub(crate) async fn small_blob(&self, digest: &Digest, size: u64) -> Result<Vec<u8>, Error> {
         let action = format!("get blob {digest}");
-        let (_, bytes) = self
-            .get(&action, &format!("blobs/{digest}"), "*/*", size)
-            .await?;
+        let (_, bytes) = self.get(&action, &format!("blobs/{digest}"), "*/*", size).await?;
         let found = Digest::of(&bytes);
         match found == *digest && bytes.len() as u64 == size {
             true => Ok(bytes),
             false => {
-                let reason = format!(
-                    "digest mismatch: what came has {found} and {} bytes instead of {size}",
-                    bytes.len()
-                );
+                let reason =
+                    format!("digest mismatch: what came has {found} and {} bytes instead of {size}", bytes.len());
                 Err(self.error(&action, Failure::lasting(ErrorKind::Invalid, reason)))
             }
         }
     }
 
-    async fn get(
-        &self,
-        action: &str,
-        path: &str,
-        accept: &str,
-        limit: u64,
-    ) -> Result<(HeaderMap, Vec<u8>), Error> {
+    async fn get(&self, action: &str, path: &str, accept: &str, limit: u64) -> Result<(HeaderMap, Vec<u8>), Error> {
         let mut tries = Tries::new(&self.config);
         loop {
             let result = async {
@@ -218,21 +191,13 @@ impl Session {
             };
             match result.await {
                 Ok(answer) => return Ok(answer),
-                Err(failure) => tries
-                    .again(failure)
-                    .await
-                    .map_err(|failure| self.error(action, failure))?,
+                Err(failure) => tries.again(failure).await.map_err(|failure| self.error(action, failure))?,
             }
         }
     }
 
     /// Sends one request, answering at most one challenge.
-    async fn request(
-        &self,
-        path: &str,
-        accept: &str,
-        from: Option<u64>,
-    ) -> Result<Response, Failure> {
+    async fn request(&self, path: &str, accept: &str, from: Option<u64>) -> Result<Response, Failure> {
         let url = self.url(path)?;
         let mut challenged = false;
         loop {
@@ -244,14 +209,8 @@ impl Session {
             if let Some(from) = from {
                 request = request.header(RANGE, format!("bytes={from}-"));
             }
-            let response = request
-                .send()
-                .await
-                .map_err(|error| Failure::transport(&error))?;
-            if response.status() != StatusCode::UNAUTHORIZED
-                || challenged
-                || !self.is_ours(response.url())
-            {
+            let response = request.send().await.map_err(|error| Failure::transport(&error))?;
+            if response.status() != StatusCode::UNAUTHORIZED || challenged || !self.is_ours(response.url()) {
                 return check(response).await;
             }
             challenged = true;
@@ -265,17 +224,9 @@ impl Session {
     }
 
     fn url(&self, path: &str) -> Result<Url, Failure> {
-        let scheme = if self.endpoint.plain_http {
-            "http"
-        } else {
-            "https"
-        };
-        let url = format!(
-            "{scheme}://{}/v2/{}/{path}",
-            self.endpoint.host, self.repository
-        );
-        url.parse()
-            .map_err(|error| Failure::lasting(ErrorKind::Invalid, format!("{url}: {error}")))
+        let scheme = if self.endpoint.plain_http { "http" } else { "https" };
+        let url = format!("{scheme}://{}/v2/{}/{path}", self.endpoint.host, self.repository);
+        url.parse().map_err(|error| Failure::lasting(ErrorKind::Invalid, format!("{url}: {error}")))
     }
 
     fn error(&self, action: &str, failure: Failure) -> Error {
@@ -314,10 +265,7 @@ impl<'a> Tries<'a> {
         if self.failed >= self.config.attempts {
             return Err(failure);
         }
-        let doubled = self
-            .config
-            .backoff
-            .saturating_mul(1 << (self.failed - 1).min(16));
+        let doubled = self.config.backoff.saturating_mul(1 << (self.failed - 1).min(16));
         let pause = doubled.max(asked).min(self.config.backoff_max);
         tracing::debug!(reason = %failure.reason, ?pause, "trying the registry again");
         tokio::time::sleep(pause).await;
@@ -351,13 +299,7 @@ async fn check(response: Response) -> Result<Response, Failure> {
 }
 
 fn seconds(value: &HeaderValue) -> Option<Duration> {
-    value
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
-        .map(Duration::from_secs)
+    value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// The first error of a registry's JSON, made fit for a line of text.
@@ -385,24 +327,12 @@ fn explanation(body: &[u8]) -> String {
 
 /// A whole body, if it is no longer than `limit`.
 async fn read(mut response: Response, limit: u64) -> Result<Vec<u8>, Failure> {
-    let too_long = || {
-        Failure::lasting(
-            ErrorKind::Invalid,
-            format!("the answer is longer than {limit} bytes"),
-        )
-    };
-    if response
-        .content_length()
-        .is_some_and(|length| length > limit)
-    {
+    let too_long = || Failure::lasting(ErrorKind::Invalid, format!("the answer is longer than {limit} bytes"));
+    if response.content_length().is_some_and(|length| length > limit) {
         return Err(too_long());
     }
     let mut body = Vec::new();
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|error| Failure::transport(&error))?
-    {
+    while let Some(chunk) = response.chunk().await.map_err(|error| Failure::transport(&error))? {
         if body.len() as u64 + chunk.len() as u64 > limit {
             return Err(too_long());
         }

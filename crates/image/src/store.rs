@@ -89,9 +89,7 @@ impl Record {
 
     fn blobs(&self) -> impl Iterator<Item = Digest> + '_ {
         let layers = self.manifest.layers.iter().map(|layer| layer.digest);
-        [self.manifest_digest, self.manifest.config.digest]
-            .into_iter()
-            .chain(layers)
+        [self.manifest_digest, self.manifest.config.digest].into_iter().chain(layers)
     }
 }
 
@@ -114,9 +112,7 @@ impl Store {
     pub fn list(&self) -> Vec<Arc<Image>> {
         let state = self.inner.state();
         let ids: Vec<Digest> = state.images.keys().copied().collect();
-        ids.iter()
-            .map(|id| Arc::new(self.inner.view(&state, id)))
-            .collect()
+        ids.iter().map(|id| Arc::new(self.inner.view(&state, id))).collect()
     }
 
     /// The image of a name (`nginx`, `r.io/x:1`, `x@sha256:…`) or an id (`sha256:…`, its hex digits, or enough of
@@ -148,8 +144,7 @@ impl Store {
     pub fn lease_layers(&self, directories: &[PathBuf]) -> Lease {
         let mut state = self.inner.state();
         let layers = state.layers.iter();
-        let wanted =
-            layers.filter(|(_, layer)| directories.contains(&self.inner.layout.layer_fs(layer)));
+        let wanted = layers.filter(|(_, layer)| directories.contains(&self.inner.layout.layer_fs(layer)));
         let wanted = wanted.map(|(id, _)| *id).collect();
         self.lease(&mut state, wanted)
     }
@@ -163,10 +158,7 @@ impl Store {
         for digest in &digests {
             *state.held.entry(*digest).or_default() += 1;
         }
-        Lease {
-            inner: Arc::clone(&self.inner),
-            digests,
-        }
+        Lease { inner: Arc::clone(&self.inner), digests }
     }
 
     /// Removes an image by any of its names or its id, with all its names, as the kubelet expects of CRI. Layers
@@ -216,16 +208,10 @@ impl Store {
 impl State {
     /// The id of the image that a name or id means.
     fn resolve(&self, name: &str) -> Result<Digest, Error> {
-        let missing = || Error::NoImage {
-            name: name.to_owned(),
-        };
+        let missing = || Error::NoImage { name: name.to_owned() };
         let hex = name.strip_prefix("sha256:").unwrap_or(name);
         if let Ok(id) = format!("sha256:{hex}").parse::<Digest>() {
-            return self
-                .images
-                .contains_key(&id)
-                .then_some(id)
-                .ok_or_else(missing);
+            return self.images.contains_key(&id).then_some(id).ok_or_else(missing);
         }
         let parsed = Reference::parse(name);
         if let Ok(reference) = &parsed
@@ -238,19 +224,11 @@ impl State {
             parsed?;
             return Err(missing());
         }
-        let matching: Vec<Digest> = self
-            .images
-            .keys()
-            .filter(|id| id.hex().starts_with(hex))
-            .copied()
-            .collect();
+        let matching: Vec<Digest> = self.images.keys().filter(|id| id.hex().starts_with(hex)).copied().collect();
         match matching[..] {
             [id] => Ok(id),
             [] => Err(missing()),
-            _ => Err(Error::Ambiguous {
-                prefix: name.to_owned(),
-                count: matching.len(),
-            }),
+            _ => Err(Error::Ambiguous { prefix: name.to_owned(), count: matching.len() }),
         }
     }
 }
@@ -277,12 +255,7 @@ impl Inner {
         self.state().images.get(id).cloned()
     }
 
-    pub(crate) fn add_blob(
-        &self,
-        digest: Digest,
-        scratch: Scratch,
-        bytes: u64,
-    ) -> Result<(), Error> {
+    pub(crate) fn add_blob(&self, digest: Digest, scratch: Scratch, bytes: u64) -> Result<(), Error> {
         self.layout.commit_blob(&digest, scratch)?;
         self.state().blobs.insert(digest, bytes);
         Ok(())
@@ -299,11 +272,7 @@ impl Inner {
         if state.layers.contains_key(&layer.diff_id) {
             return Ok(());
         }
-        let taken: BTreeSet<String> = state
-            .layers
-            .values()
-            .map(|layer| layer.short.clone())
-            .collect();
+        let taken: BTreeSet<String> = state.layers.values().map(|layer| layer.short.clone()).collect();
         let layer = self.layout.commit_layer(scratch, layer, &taken)?;
         state.layers.insert(layer.diff_id, layer);
         Ok(())
@@ -340,20 +309,12 @@ impl Inner {
     /// What callers see of an image.
     fn view(&self, state: &State, id: &Digest) -> Image {
         let record = &state.images[id];
-        let (tags, digests): (Vec<_>, Vec<_>) = state
-            .index
-            .names_of(id)
-            .into_iter()
-            .partition(|name| name.tag().is_some());
-        let text =
-            |names: Vec<Reference>| names.iter().map(Reference::to_string).collect::<Vec<_>>();
+        let (tags, digests): (Vec<_>, Vec<_>) =
+            state.index.names_of(id).into_iter().partition(|name| name.tag().is_some());
+        let text = |names: Vec<Reference>| names.iter().map(Reference::to_string).collect::<Vec<_>>();
         let (repo_tags, repo_digests) = (text(tags), text(digests));
         let (uid, username) = user_of(&record.config);
-        let layers: Vec<&Layer> = record
-            .diff_ids
-            .iter()
-            .filter_map(|id| state.layers.get(id))
-            .collect();
+        let layers: Vec<&Layer> = record.diff_ids.iter().filter_map(|id| state.layers.get(id)).collect();
         let blobs = record.blobs().filter_map(|blob| state.blobs.get(&blob));
         Image {
             id: *id,
@@ -361,16 +322,9 @@ impl Inner {
             size: layers.iter().map(|layer| layer.bytes).sum::<u64>() + blobs.sum::<u64>(),
             uid,
             username,
-            pinned: repo_tags
-                .iter()
-                .chain(&repo_digests)
-                .any(|name| self.config.pinned.contains(name)),
+            pinned: repo_tags.iter().chain(&repo_digests).any(|name| self.config.pinned.contains(name)),
             config: Arc::clone(&record.config),
-            layers: layers
-                .iter()
-                .rev()
-                .map(|layer| self.layout.layer_fs(layer))
-                .collect(),
+            layers: layers.iter().rev().map(|layer| self.layout.layer_fs(layer)).collect(),
             repo_tags,
             repo_digests,
         }
@@ -411,8 +365,6 @@ pub(crate) async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => Err(Error::Cancelled {
-            what: "disk work of the image store".to_owned(),
-        }),
+        Err(_) => Err(Error::Cancelled { what: "disk work of the image store".to_owned() }),
     }
 }

@@ -36,12 +36,7 @@ pub(crate) struct Size {
 
 /// Unpacks `stream` into `directory`, which must exist, be empty and be out of everyone else's reach. `layer`
 /// names the layer in errors. The stream's rest after the archive's end is left unread.
-pub(crate) fn unpack(
-    stream: impl Read,
-    directory: &Path,
-    layer: &str,
-    limits: &Limits,
-) -> Result<Size, Error> {
+pub(crate) fn unpack(stream: impl Read, directory: &Path, layer: &str, limits: &Limits) -> Result<Size, Error> {
     let tape = Tape::new(stream, limits.entry_header_bytes);
     let mut archive = tar::Archive::new(tape.reader());
     let mut unpacking = Unpacking {
@@ -52,11 +47,9 @@ pub(crate) fn unpack(
         buffer: vec![0; COPY_BUFFER],
     };
     let unreadable = |error: io::Error| match tape.overflowed() {
-        true => Error::Limit {
-            subject: layer.to_owned(),
-            limit: "entry_header_bytes",
-            value: limits.entry_header_bytes,
-        },
+        true => {
+            Error::Limit { subject: layer.to_owned(), limit: "entry_header_bytes", value: limits.entry_header_bytes }
+        }
         false => Error::content(layer, format!("its tar stream is broken: {error}")),
     };
     let mut entries = archive.entries().map_err(unreadable)?;
@@ -69,9 +62,8 @@ pub(crate) fn unpack(
         if count > limits.layer_entries {
             return Err(unpacking.over("layer_entries", limits.layer_entries));
         }
-        let extensions = tape
-            .extensions(entry.raw_header_position())
-            .map_err(|reason| Error::content(layer, reason))?;
+        let extensions =
+            tape.extensions(entry.raw_header_position()).map_err(|reason| Error::content(layer, reason))?;
         unpacking.entry(&mut entry, &extensions)?;
         // What is left of an entry must not count as header of the next.
         io::copy(&mut entry, &mut io::sink()).map_err(unreadable)?;
@@ -89,18 +81,12 @@ struct Unpacking<'a> {
 }
 
 impl Unpacking<'_> {
-    fn entry<R: Read>(
-        &mut self,
-        entry: &mut tar::Entry<'_, R>,
-        extensions: &Extensions,
-    ) -> Result<(), Error> {
+    fn entry<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, extensions: &Extensions) -> Result<(), Error> {
         let kind = entry.header().entry_type();
         if kind == EntryType::XGlobalHeader {
             return Ok(());
         }
-        let raw = extensions
-            .get(b"path")
-            .map_or_else(|| entry.path_bytes().into_owned(), <[u8]>::to_vec);
+        let raw = extensions.get(b"path").map_or_else(|| entry.path_bytes().into_owned(), <[u8]>::to_vec);
         let raw = extensions.get(sparse::NAME).map_or(raw, <[u8]>::to_vec);
         let path = self.normalise(&raw, "path")?;
         let attributes = self.attributes(entry, extensions, &path)?;
@@ -110,9 +96,7 @@ impl Unpacking<'_> {
         }
         match kind {
             EntryType::Directory => self.tree.directory(&path, &attributes),
-            _ if path.is_empty() => {
-                Err(self.invalid(&raw, "only a directory can be the layer's root"))
-            }
+            _ if path.is_empty() => Err(self.invalid(&raw, "only a directory can be the layer's root")),
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 // An old tar marks directories by a slash alone.
                 match raw.ends_with(b"/") && entry.size() == 0 {
@@ -131,8 +115,7 @@ impl Unpacking<'_> {
             }
             EntryType::Char | EntryType::Block => {
                 let header = entry.header();
-                let number =
-                    |number: io::Result<Option<u32>>| number.ok().flatten().unwrap_or_default();
+                let number = |number: io::Result<Option<u32>>| number.ok().flatten().unwrap_or_default();
                 let device = (number(header.device_major()), number(header.device_minor()));
                 let kind = match kind {
                     EntryType::Char => FileType::CharacterDevice,
@@ -141,24 +124,17 @@ impl Unpacking<'_> {
                 self.tree.node(&path, kind, device, &attributes)
             }
             EntryType::Fifo => self.tree.node(&path, FileType::Fifo, (0, 0), &attributes),
-            other => Err(self.invalid(
-                &path,
-                &format!("entry type {:?} is not known", char::from(other.as_byte())),
-            )),
+            other => Err(self.invalid(&path, &format!("entry type {:?} is not known", char::from(other.as_byte())))),
         }
     }
 
     fn whiteout(&mut self, path: &[u8], name: &[u8], hidden: &[u8]) -> Result<(), Error> {
-        let parent = path
-            .get(..path.len().saturating_sub(name.len() + 1))
-            .unwrap_or_default();
+        let parent = path.get(..path.len().saturating_sub(name.len() + 1)).unwrap_or_default();
         match name {
             OPAQUE => self.tree.opaque(parent),
             _ if name.starts_with(WHITEOUT_META) => Ok(()),
             // The parts of a path are checked before; what is left after the prefix is a name of its own.
-            _ if matches!(hidden, b"" | b"." | b"..") => {
-                Err(self.invalid(path, "a whiteout must name what it hides"))
-            }
+            _ if matches!(hidden, b"" | b"." | b"..") => Err(self.invalid(path, "a whiteout must name what it hides")),
             _ => {
                 let hidden = match parent {
                     b"" => hidden.to_vec(),
@@ -176,8 +152,7 @@ impl Unpacking<'_> {
         path: &[u8],
         attributes: &Attributes,
     ) -> Result<(), Error> {
-        let map =
-            sparse::Map::read(entry, extensions).map_err(|reason| self.invalid(path, &reason))?;
+        let map = sparse::Map::read(entry, extensions).map_err(|reason| self.invalid(path, &reason))?;
         let size = map.as_ref().map_or(entry.size(), |map| map.size);
         if let Some(stated) = extensions.number(b"size")
             && map.is_none()
@@ -197,8 +172,7 @@ impl Unpacking<'_> {
             None => copy(entry, &file, size, &mut self.buffer),
         };
         copied.map_err(|error| self.tree.failed("write", path, error))?;
-        self.tree
-            .finish_file(&OwnedFd::from(file), path, size, attributes)
+        self.tree.finish_file(&OwnedFd::from(file), path, size, attributes)
     }
 
     fn link_target<R: Read>(
@@ -237,18 +211,14 @@ impl Unpacking<'_> {
             mode: Mode::from_raw_mode(header.mode().map_err(broken)? & 0o7777),
             uid: id(extensions.number(b"uid"), header.uid())?,
             gid: id(extensions.number(b"gid"), header.gid())?,
-            mtime: extensions
-                .mtime()
-                .unwrap_or((header.mtime().map_err(broken)? as i64, 0)),
+            mtime: extensions.mtime().unwrap_or((header.mtime().map_err(broken)? as i64, 0)),
             xattrs: extensions.xattrs(),
         })
     }
 
     /// The path as its parts joined by single slashes, relative to the layer; empty for the layer itself.
     fn normalise(&self, raw: &[u8], what: &str) -> Result<Vec<u8>, Error> {
-        let parts = raw
-            .split(|b| *b == b'/')
-            .filter(|part| !matches!(*part, b"" | b"."));
+        let parts = raw.split(|b| *b == b'/').filter(|part| !matches!(*part, b"" | b"."));
         let parts: Vec<&[u8]> = parts.collect();
         if parts.contains(&b"..".as_slice()) {
             return Err(self.invalid(raw, &format!("a {what} with '..' could leave the layer")));
@@ -264,11 +234,7 @@ impl Unpacking<'_> {
     }
 
     fn over(&self, limit: &'static str, value: u64) -> Error {
-        Error::Limit {
-            subject: self.layer.to_owned(),
-            limit,
-            value,
-        }
+        Error::Limit { subject: self.layer.to_owned(), limit, value }
     }
 }
 
@@ -276,15 +242,10 @@ impl Unpacking<'_> {
 fn copy(mut from: impl Read, mut to: impl Write, size: u64, buffer: &mut [u8]) -> io::Result<()> {
     let mut left = size;
     while left > 0 {
-        let want = usize::try_from(left)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
+        let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
         let got = from.read(&mut buffer[..want])?;
         if got == 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the entry ends early",
-            ));
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the entry ends early"));
         }
         to.write_all(&buffer[..got])?;
         left -= got as u64;

@@ -111,10 +111,7 @@ mod tests {
         let cases: &[(&str, &[&str])] = &[
             ("", &[]),
             ("spec", &["spec"]),
-            (
-                "spec.containers[0].image",
-                &["spec", "containers", "0", "image"],
-            ),
+            ("spec.containers[0].image", &["spec", "containers", "0", "image"]),
             ("metadata.labels[a.b/c]", &["metadata", "labels", "a.b/c"]),
             ("items[2]", &["items", "2"]),
             ("a[\"b\"].c", &["a", "b", "c"]),

@@ -51,12 +51,7 @@ impl fmt::Display for Report {
         };
         let column = self.at.column.saturating_sub(1);
         let from = column.saturating_sub(SHOWN / 2);
-        let shown: String = line
-            .chars()
-            .skip(from)
-            .take(SHOWN)
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
+        let shown: String = line.chars().skip(from).take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
         let number = self.at.line.to_string();
         let margin = " ".repeat(number.len());
         let caret = " ".repeat(column - from);
@@ -73,19 +68,13 @@ mod tests {
         let text = "a: 1\nspec:\n  imagee: x\n";
         let at = Position { line: 3, column: 3 };
         let report = Report::new("pod.yaml", text, at, "spec.imagee", "unknown field");
-        assert_eq!(
-            report.to_string(),
-            "pod.yaml:3:3: spec.imagee: unknown field\n  3 |   imagee: x\n    |   ^"
-        );
+        assert_eq!(report.to_string(), "pod.yaml:3:3: spec.imagee: unknown field\n  3 |   imagee: x\n    |   ^");
     }
 
     #[test]
     fn a_very_long_line_is_cut_around_the_place() {
         let text = format!("{}X{}", "a".repeat(5000), "b".repeat(5000));
-        let at = Position {
-            line: 1,
-            column: 5001,
-        };
+        let at = Position { line: 1, column: 5001 };
         let shown = Report::new("f", &text, at, "", "m").to_string();
         assert!(shown.len() < 400, "{shown}");
         let lines: Vec<&str> = shown.lines().collect();

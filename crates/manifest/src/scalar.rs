@@ -16,16 +16,13 @@ pub(crate) fn resolve(text: &str) -> Result<Value, String> {
         "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" | "false" | "False" | "FALSE" => {
             return Ok(Value::Bool(false));
         }
-        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" | "-.inf" | "-.Inf" | "-.INF"
-        | ".nan" | ".NaN" | ".NAN" => {
-            return Err(format!(
-                "{text} has no place in JSON; quote it if a string is meant"
-            ));
+        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" | "-.inf" | "-.Inf" | "-.INF" | ".nan" | ".NaN"
+        | ".NAN" => {
+            return Err(format!("{text} has no place in JSON; quote it if a string is meant"));
         }
         _ => {}
     }
-    let starts_like_a_number =
-        text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.'));
+    let starts_like_a_number = text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.'));
     if !starts_like_a_number {
         return Ok(Value::String(text.into()));
     }
@@ -49,11 +46,7 @@ pub(crate) fn resolve_tagged(tag: &str, text: &str) -> Result<Value, String> {
         "float" => value.is_number(),
         _ => return Err(format!("the tag !!{tag} is not known")),
     };
-    if fits {
-        Ok(value)
-    } else {
-        Err(format!("\"{text}\" is not of the type !!{tag}"))
-    }
+    if fits { Ok(value) } else { Err(format!("\"{text}\" is not of the type !!{tag}")) }
 }
 
 fn integer(text: &str) -> Option<Number> {
@@ -91,9 +84,7 @@ fn float(text: &str) -> Option<Number> {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let shaped = unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.')
         && unsigned.bytes().any(|b| b.is_ascii_digit())
-        && unsigned
-            .bytes()
-            .all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'));
+        && unsigned.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'));
     if !shaped || unsigned.starts_with(".e") || unsigned.starts_with(".E") {
         return None;
     }
@@ -101,10 +92,7 @@ fn float(text: &str) -> Option<Number> {
     // A whole number that no integer type holds (1e3, 1.0) stays a JSON number; JSON written by
     // Kubernetes' tools shows it without a fraction, so integer fields take it.
     if value.fract() == 0.0 && value.abs() < 9e15 {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "bounded by the comparison above"
-        )]
+        #[expect(clippy::cast_possible_truncation, reason = "bounded by the comparison above")]
         return Some(Number::from(value as i64));
     }
     Number::from_f64(value)

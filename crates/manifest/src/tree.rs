@@ -27,11 +27,7 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Document>, Problem> {
     if bytes.len() > MAX_BYTES {
         return Err(problem(
             Position { line: 1, column: 1 },
-            format!(
-                "{} bytes are more than the {} MiB that a manifest may have",
-                bytes.len(),
-                MAX_BYTES >> 20
-            ),
+            format!("{} bytes are more than the {} MiB that a manifest may have", bytes.len(), MAX_BYTES >> 20),
         ));
     }
     let text = std::str::from_utf8(bytes).map_err(|error| {
@@ -53,18 +49,11 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Document>, Problem> {
 }
 
 fn problem(at: Position, message: String) -> Problem {
-    Problem {
-        at,
-        path: String::new(),
-        message,
-    }
+    Problem { at, path: String::new(), message }
 }
 
 fn position(mark: &granit_parser::Marker) -> Position {
-    Position {
-        line: mark.line(),
-        column: mark.col() + 1,
-    }
+    Position { line: mark.line(), column: mark.col() + 1 }
 }
 
 /// Where valid text ends.
@@ -121,27 +110,11 @@ impl Builder {
             }
             Event::Scalar(text, style, anchor, tag) => {
                 let value = self.scalar(&text, style, tag.as_deref(), at)?;
-                self.finish(
-                    Node {
-                        value,
-                        positions: at_only(at),
-                        weight: 1,
-                    },
-                    anchor,
-                )
+                self.finish(Node { value, positions: at_only(at), weight: 1 }, anchor)
             }
             Event::SequenceStart(_, anchor, tag) => {
                 self.check_collection(tag.as_deref(), "seq", at)?;
-                self.push(
-                    Open::Sequence {
-                        items: Vec::new(),
-                        positions: Vec::new(),
-                        start: at,
-                        anchor,
-                        weight: 1,
-                    },
-                    at,
-                )
+                self.push(Open::Sequence { items: Vec::new(), positions: Vec::new(), start: at, anchor, weight: 1 }, at)
             }
             Event::MappingStart(_, anchor, tag) => {
                 self.check_collection(tag.as_deref(), "map", at)?;
@@ -164,23 +137,12 @@ impl Builder {
         }
     }
 
-    fn scalar(
-        &self,
-        text: &str,
-        style: ScalarStyle,
-        tag: Option<&Tag>,
-        at: Position,
-    ) -> Result<Value, Problem> {
+    fn scalar(&self, text: &str, style: ScalarStyle, tag: Option<&Tag>, at: Position) -> Result<Value, Problem> {
         let resolved = match tag {
             Some(tag) => match tag.core_suffix() {
                 Some(suffix) => scalar::resolve_tagged(suffix, text),
-                None if tag.suffix().is_empty() || tag.suffix() == "!" => {
-                    Ok(Value::String(text.into()))
-                }
-                None => Err(format!(
-                    "the tag {} has no meaning in a manifest",
-                    tag.original()
-                )),
+                None if tag.suffix().is_empty() || tag.suffix() == "!" => Ok(Value::String(text.into())),
+                None => Err(format!("the tag {} has no meaning in a manifest", tag.original())),
             },
             None if style == ScalarStyle::Plain => scalar::resolve(text),
             None => Ok(Value::String(text.into())),
@@ -188,27 +150,18 @@ impl Builder {
         resolved.map_err(|message| self.problem_here(at, message))
     }
 
-    fn check_collection(
-        &self,
-        tag: Option<&Tag>,
-        expected: &str,
-        at: Position,
-    ) -> Result<(), Problem> {
+    fn check_collection(&self, tag: Option<&Tag>, expected: &str, at: Position) -> Result<(), Problem> {
         match tag {
-            Some(tag) if !tag.is_yaml_core_schema_tag(expected) => Err(self.problem_here(
-                at,
-                format!("the tag {} has no meaning in a manifest", tag.original()),
-            )),
+            Some(tag) if !tag.is_yaml_core_schema_tag(expected) => {
+                Err(self.problem_here(at, format!("the tag {} has no meaning in a manifest", tag.original())))
+            }
             _ => Ok(()),
         }
     }
 
     fn push(&mut self, open: Open, at: Position) -> Result<(), Problem> {
         if let Some(Open::Mapping { key: None, .. }) = self.open.last() {
-            return Err(self.problem_here(
-                at,
-                "a key must be a plain value, not a list or a mapping".into(),
-            ));
+            return Err(self.problem_here(at, "a key must be a plain value, not a list or a mapping".into()));
         }
         if self.open.len() >= MAX_DEPTH {
             return Err(problem(at, format!("nested more than {MAX_DEPTH} deep")));
@@ -219,33 +172,15 @@ impl Builder {
 
     fn close(&mut self) -> Result<(), Problem> {
         let (node, anchor) = match self.open.pop() {
-            Some(Open::Sequence {
-                items,
-                positions,
-                start,
-                anchor,
-                weight,
-            }) => (
+            Some(Open::Sequence { items, positions, start, anchor, weight }) => (
                 Node {
                     value: Value::Array(items),
-                    positions: Positions {
-                        key: None,
-                        value: start,
-                        children: Children::Items(positions),
-                    },
+                    positions: Positions { key: None, value: start, children: Children::Items(positions) },
                     weight,
                 },
                 anchor,
             ),
-            Some(Open::Mapping {
-                mut fields,
-                mut positions,
-                merges,
-                start,
-                anchor,
-                mut weight,
-                ..
-            }) => {
+            Some(Open::Mapping { mut fields, mut positions, merges, start, anchor, mut weight, .. }) => {
                 for (merged, at) in merges {
                     weight += merged.weight;
                     self.merge(merged, at, &mut fields, &mut positions)?;
@@ -254,11 +189,7 @@ impl Builder {
                 (
                     Node {
                         value: Value::Object(fields),
-                        positions: Positions {
-                            key: None,
-                            value: start,
-                            children,
-                        },
+                        positions: Positions { key: None, value: start, children },
                         weight,
                     },
                     anchor,
@@ -283,22 +214,16 @@ impl Builder {
                 let mut sources = Vec::new();
                 for pair in list.into_iter().zip(places) {
                     match pair {
-                        (
-                            Value::Object(more),
-                            Positions {
-                                children: Children::Fields(inner),
-                                ..
-                            },
-                        ) => sources.push((more, inner)),
+                        (Value::Object(more), Positions { children: Children::Fields(inner), .. }) => {
+                            sources.push((more, inner))
+                        }
                         _ => return Err(self.problem_here(at, "<< takes mappings only".into())),
                     }
                 }
                 sources
             }
             _ => {
-                return Err(
-                    self.problem_here(at, "<< takes a mapping or a list of mappings".into())
-                );
+                return Err(self.problem_here(at, "<< takes a mapping or a list of mappings".into()));
             }
         };
         for (more, places) in sources {
@@ -320,10 +245,7 @@ impl Builder {
         };
         self.aliased += node.weight;
         if self.aliased > MAX_ALIASED_NODES {
-            return Err(problem(
-                at,
-                format!("aliases unfold to more than {MAX_ALIASED_NODES} values"),
-            ));
+            return Err(problem(at, format!("aliases unfold to more than {MAX_ALIASED_NODES} values")));
         }
         let node = node.clone();
         self.finish(node, 0)
@@ -338,53 +260,26 @@ impl Builder {
         match self.open.last_mut() {
             None => {
                 if !node.value.is_null() {
-                    self.documents.push(Document {
-                        value: node.value,
-                        positions: node.positions,
-                    });
+                    self.documents.push(Document { value: node.value, positions: node.positions });
                 }
             }
-            Some(Open::Sequence {
-                items,
-                positions,
-                weight,
-                ..
-            }) => {
+            Some(Open::Sequence { items, positions, weight, .. }) => {
                 *weight += node.weight;
                 items.push(node.value);
                 positions.push(node.positions);
             }
-            Some(Open::Mapping {
-                fields,
-                key: key @ None,
-                ..
-            }) => match key_text(&node.value) {
+            Some(Open::Mapping { fields, key: key @ None, .. }) => match key_text(&node.value) {
                 Some(name) if fields.contains_key(&name) => {
                     *key = Some((name, at));
-                    return Err(self.problem_here(
-                        at,
-                        "this key stands here a second time; remove one of them".into(),
-                    ));
+                    return Err(self.problem_here(at, "this key stands here a second time; remove one of them".into()));
                 }
                 Some(name) => *key = Some((name, at)),
                 None => {
-                    return Err(self.problem_here(
-                        at,
-                        "a key must be a plain value, not a list or a mapping".into(),
-                    ));
+                    return Err(self.problem_here(at, "a key must be a plain value, not a list or a mapping".into()));
                 }
             },
-            Some(Open::Mapping {
-                fields,
-                positions,
-                key,
-                merges,
-                weight,
-                ..
-            }) => {
-                let (name, key_at) = key
-                    .take()
-                    .expect("the arm above took the mappings without a key");
+            Some(Open::Mapping { fields, positions, key, merges, weight, .. }) => {
+                let (name, key_at) = key.take().expect("the arm above took the mappings without a key");
                 if name == "<<" {
                     merges.push((node, key_at));
                     return Ok(());
@@ -400,11 +295,7 @@ impl Builder {
     }
 
     fn problem_here(&self, at: Position, message: String) -> Problem {
-        Problem {
-            at,
-            path: self.path(),
-            message,
-        }
+        Problem { at, path: self.path(), message }
     }
 
     /// The path of the value that is being read.
@@ -413,10 +304,7 @@ impl Builder {
         for open in &self.open {
             match open {
                 Open::Sequence { items, .. } => path.push_str(&format!("[{}]", items.len())),
-                Open::Mapping {
-                    key: Some((name, _)),
-                    ..
-                } => {
+                Open::Mapping { key: Some((name, _)), .. } => {
                     if !path.is_empty() {
                         path.push('.');
                     }
@@ -430,11 +318,7 @@ impl Builder {
 }
 
 fn at_only(at: Position) -> Positions {
-    Positions {
-        key: None,
-        value: at,
-        children: Children::None,
-    }
+    Positions { key: None, value: at, children: Children::None }
 }
 
 /// Keys become strings, as in JSON.

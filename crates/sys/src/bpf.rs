@@ -40,22 +40,14 @@ struct Attach {
 pub fn load_cgroup_device(instructions: &[u64]) -> io::Result<OwnedFd> {
     let mut attributes = Load {
         kind: TYPE_CGROUP_DEVICE,
-        instruction_count: u32::try_from(instructions.len())
-            .map_err(|_| io::ErrorKind::InvalidInput)?,
+        instruction_count: u32::try_from(instructions.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
         instructions: instructions.as_ptr() as u64,
         license: c"Apache-2.0".as_ptr() as u64,
         ..Load::default()
     };
     // SAFETY: the attributes are the head of a bpf_attr of the size told (the kernel takes the rest as zero); the
     // instructions and the NUL-terminated license outlive the call, and the kernel only reads them.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            PROG_LOAD,
-            &raw mut attributes,
-            size_of::<Load>(),
-        )
-    };
+    let result = unsafe { libc::syscall(libc::SYS_bpf, PROG_LOAD, &raw mut attributes, size_of::<Load>()) };
     let fd = crate::check(result)?;
     let fd = i32::try_from(fd).expect("a descriptor is an int");
     // SAFETY: a successful load returns a new descriptor (close-on-exec, as bpf(2) says) that nobody else owns.
@@ -63,28 +55,11 @@ pub fn load_cgroup_device(instructions: &[u64]) -> io::Result<OwnedFd> {
 }
 
 /// Attaches a loaded filter to a cgroup directory, with [`ALLOW_MULTI`], [`ALLOW_OVERRIDE`] or 0.
-pub fn attach_cgroup_device(
-    program: BorrowedFd<'_>,
-    cgroup: BorrowedFd<'_>,
-    flags: u32,
-) -> io::Result<()> {
-    let raw =
-        |fd: BorrowedFd<'_>| u32::try_from(fd.as_raw_fd()).expect("a descriptor is not negative");
-    let mut attributes = Attach {
-        target_fd: raw(cgroup),
-        program_fd: raw(program),
-        kind: ATTACH_CGROUP_DEVICE,
-        flags,
-    };
+pub fn attach_cgroup_device(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, flags: u32) -> io::Result<()> {
+    let raw = |fd: BorrowedFd<'_>| u32::try_from(fd.as_raw_fd()).expect("a descriptor is not negative");
+    let mut attributes = Attach { target_fd: raw(cgroup), program_fd: raw(program), kind: ATTACH_CGROUP_DEVICE, flags };
     // SAFETY: the attributes are the head of a bpf_attr of the size told; no pointers are in it.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            PROG_ATTACH,
-            &raw mut attributes,
-            size_of::<Attach>(),
-        )
-    };
+    let result = unsafe { libc::syscall(libc::SYS_bpf, PROG_ATTACH, &raw mut attributes, size_of::<Attach>()) };
     crate::check(result).map(drop)
 }
 

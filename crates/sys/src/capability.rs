@@ -101,27 +101,20 @@ pub fn parse(name: &str) -> Option<u64> {
         return Some(ALL);
     }
     let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
-    NAMES
-        .iter()
-        .position(|known| *known == short)
-        .map(|number| 1 << number)
+    NAMES.iter().position(|known| *known == short).map(|number| 1 << number)
 }
 
 /// The names in a mask, with `CAP_`, in the order of their numbers.
 pub fn names(mask: u64) -> Vec<String> {
     let numbers = (0..NAMES.len()).filter(|number| mask & (1 << number) != 0);
-    numbers
-        .map(|number| format!("CAP_{}", NAMES[number]))
-        .collect()
+    numbers.map(|number| format!("CAP_{}", NAMES[number])).collect()
 }
 
 /// This thread's bounding set: nothing beyond it can be had, not even by a privileged container.
 pub fn bounding() -> io::Result<u64> {
     let mut set = 0;
     for number in 0..u64::BITS {
-        match rustix::thread::capability_is_in_bounding_set(CapabilitySet::from_bits_retain(
-            1 << number,
-        )) {
+        match rustix::thread::capability_is_in_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
             Ok(true) => set |= 1 << number,
             Ok(false) => {}
             // Past the last capability of this kernel.
@@ -138,9 +131,7 @@ pub fn limit_bounding(keep: u64) -> io::Result<()> {
         if keep & (1 << number) != 0 {
             continue;
         }
-        match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(
-            1 << number,
-        )) {
+        match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
             Ok(()) => {}
             Err(rustix::io::Errno::INVAL) => break,
             Err(error) => return Err(error.into()),
@@ -184,10 +175,7 @@ mod tests {
     fn every_name_means_its_number() {
         for (number, name) in NAMES.iter().enumerate() {
             assert_eq!(parse(name), Some(1 << number));
-            assert_eq!(
-                parse(&format!("cap_{}", name.to_lowercase())),
-                Some(1 << number)
-            );
+            assert_eq!(parse(&format!("cap_{}", name.to_lowercase())), Some(1 << number));
             assert_eq!(names(1 << number), [format!("CAP_{name}")]);
         }
         assert_eq!(parse("CAP_NOTHING"), None);
@@ -198,13 +186,7 @@ mod tests {
     #[test]
     fn the_bounding_set_is_read_whole() {
         let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("CapBnd:"))
-            .unwrap();
-        assert_eq!(
-            bounding().unwrap(),
-            u64::from_str_radix(line.trim(), 16).unwrap()
-        );
+        let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).unwrap();
+        assert_eq!(bounding().unwrap(), u64::from_str_radix(line.trim(), 16).unwrap());
     }
 }

@@ -9,11 +9,7 @@ use std::ptr;
 /// execve(2). Returns only with an error.
 pub fn execve(path: &CStr, args: &[CString], env: &[CString]) -> io::Result<Infallible> {
     let list = |strings: &[CString]| -> Vec<*const c_char> {
-        strings
-            .iter()
-            .map(|string| string.as_ptr())
-            .chain([ptr::null()])
-            .collect()
+        strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
     };
     let (args, env) = (list(args), list(env));
     // SAFETY: path is NUL-terminated, both vectors are NULL-terminated arrays of NUL-terminated strings, all alive
@@ -37,14 +33,7 @@ pub fn close_from(first: RawFd) -> io::Result<()> {
 pub fn close_from_on_exec(first: RawFd) -> io::Result<()> {
     let first = libc::c_uint::try_from(first).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: the call touches no memory and only changes a flag of descriptors.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            first,
-            libc::c_uint::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     crate::check(result).map(drop)
 }
 

@@ -34,10 +34,7 @@ pub enum Forked {
 pub fn fork(birth: &Birth<'_>) -> io::Result<Forked> {
     // A directory has two links and one for each subdirectory: here, for each thread.
     if rustix::fs::stat("/proc/self/task")?.st_nlink != 3 {
-        return Err(io::Error::new(
-            io::ErrorKind::WouldBlock,
-            "fork of a process with threads",
-        ));
+        return Err(io::Error::new(io::ErrorKind::WouldBlock, "fork of a process with threads"));
     }
     let mut pidfd: libc::c_int = -1;
     // SAFETY: all fields are integers, for which zero is a value.
@@ -52,22 +49,13 @@ pub fn fork(birth: &Birth<'_>) -> io::Result<Forked> {
     // SAFETY: args is a valid clone_args of the size told and pidfd outlives the call. Without CLONE_VM and with a null
     // stack the child continues on its own copy of this stack, as after fork(2). There is no other thread (checked
     // above), so no lock or allocator state in the copy is held by a thread that the child lacks.
-    let pid = crate::check(unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            &raw mut args,
-            size_of::<libc::clone_args>(),
-        )
-    })?;
+    let pid = crate::check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) })?;
     if pid == 0 {
         return Ok(Forked::Child);
     }
     // SAFETY: with CLONE_PIDFD a successful clone3 stores a new descriptor there that nobody else owns.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok(Forked::Parent {
-        pid: u32::try_from(pid).expect("a pid is positive"),
-        pidfd,
-    })
+    Ok(Forked::Parent { pid: u32::try_from(pid).expect("a pid is positive"), pidfd })
 }
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;

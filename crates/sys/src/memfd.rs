@@ -16,10 +16,7 @@ pub fn sealed_executable(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
     let mut file = File::from(fd);
     file.write_all(bytes)?;
     let fd = OwnedFd::from(file);
-    fcntl_add_seals(
-        &fd,
-        SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
-    )?;
+    fcntl_add_seals(&fd, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
     Ok(fd)
 }
 
@@ -30,9 +27,6 @@ mod tests {
     #[test]
     fn a_sealed_executable_refuses_writes() {
         let fd = sealed_executable("test", b"#!/bin/true").unwrap();
-        assert_eq!(
-            rustix::io::pwrite(&fd, b"x", 0).unwrap_err(),
-            rustix::io::Errno::PERM
-        );
+        assert_eq!(rustix::io::pwrite(&fd, b"x", 0).unwrap_err(), rustix::io::Errno::PERM);
     }
 }

@@ -17,14 +17,8 @@ impl Pages {
     /// Maps `length` bytes (rounded up to pages by the kernel).
     pub fn map(length: usize) -> io::Result<Self> {
         // SAFETY: with a null hint and without MAP_FIXED the kernel picks unused addresses, so no memory is replaced.
-        let start = unsafe {
-            mmap_anonymous(
-                ptr::null_mut(),
-                length,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE,
-            )
-        }?;
+        let start =
+            unsafe { mmap_anonymous(ptr::null_mut(), length, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE) }?;
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { start, length })
     }
@@ -33,13 +27,7 @@ impl Pages {
     pub fn release(&mut self) {
         // SAFETY: the range is this mapping, and `&mut self` says that no reference into it is alive. Anonymous private
         // pages read as zero afterwards, which is a value of u8.
-        let result = unsafe {
-            madvise(
-                self.start.as_ptr().cast(),
-                self.length,
-                Advice::LinuxDontNeed,
-            )
-        };
+        let result = unsafe { madvise(self.start.as_ptr().cast(), self.length, Advice::LinuxDontNeed) };
         result.expect("the range is a mapping of ours");
     }
 }

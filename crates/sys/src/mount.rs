@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
-    open_tree, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
 };
 
 /// What mount_setattr changes.
@@ -70,11 +69,7 @@ struct RawAttributes {
 }
 
 /// Changes attributes of the mount that a descriptor stands on (and of all below it when `recursive`).
-pub fn set_attributes(
-    mount: BorrowedFd<'_>,
-    recursive: bool,
-    attributes: &Attributes,
-) -> io::Result<()> {
+pub fn set_attributes(mount: BorrowedFd<'_>, recursive: bool, attributes: &Attributes) -> io::Result<()> {
     let raw = RawAttributes {
         set: attributes.set.0,
         clear: attributes.clear.0,
@@ -89,25 +84,12 @@ pub fn set_attributes(
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     let (fd, path, size) = (mount.as_raw_fd(), c"".as_ptr(), size_of::<RawAttributes>());
     // SAFETY: the path is NUL-terminated and `raw` is a mount_attr (four u64, its first version) of the size told.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            fd,
-            path,
-            flags,
-            &raw const raw,
-            size,
-        )
-    };
+    let result = unsafe { libc::syscall(libc::SYS_mount_setattr, fd, path, flags, &raw const raw, size) };
     crate::check(result).map(drop)
 }
 
 /// A new mount of a file system, attached nowhere. Options without a value are flags.
-pub fn filesystem(
-    kind: &str,
-    options: &[(&str, Option<&str>)],
-    attributes: MountAttr,
-) -> io::Result<OwnedFd> {
+pub fn filesystem(kind: &str, options: &[(&str, Option<&str>)], attributes: MountAttr) -> io::Result<OwnedFd> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in options {
         match value {
@@ -120,21 +102,13 @@ pub fn filesystem(
 }
 
 fn mount_of(context: &OwnedFd, attributes: MountAttr) -> io::Result<OwnedFd> {
-    let attributes = MountAttrFlags::from_bits_retain(
-        u32::try_from(attributes.0).expect("fsmount's bits are 32"),
-    );
-    Ok(fsmount(
-        context.as_fd(),
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        attributes,
-    )?)
+    let attributes = MountAttrFlags::from_bits_retain(u32::try_from(attributes.0).expect("fsmount's bits are 32"));
+    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
 /// A copy of the mount tree at a path, attached nowhere; a link at its end is followed.
 pub fn clone_tree(directory: BorrowedFd<'_>, path: &Path, recursive: bool) -> io::Result<OwnedFd> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_EMPTY_PATH;
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
@@ -155,14 +129,7 @@ pub fn make_all_private() -> io::Result<()> {
         rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
         rustix::fs::Mode::empty(),
     )?;
-    set_attributes(
-        root.as_fd(),
-        true,
-        &Attributes {
-            propagation: Some(Propagation::Private),
-            ..Default::default()
-        },
-    )
+    set_attributes(root.as_fd(), true, &Attributes { propagation: Some(Propagation::Private), ..Default::default() })
 }
 
 /// Makes the working directory, which must be the root of a mount other than `/`'s, the root of this mount namespace,
@@ -205,21 +172,13 @@ pub fn overlay(layers: &Overlay<'_>) -> io::Result<OwnedFd> {
 /// The same by mount(2), attached on `target`, for older kernels: it changes the working directory to the layers' common
 /// ancestor, since all options have to fit one page.
 pub fn overlay_at(layers: &Overlay<'_>, target: &Path) -> io::Result<()> {
-    let paths = layers
-        .lower
-        .iter()
-        .map(PathBuf::as_path)
-        .chain(layers.upper.into_iter().flat_map(|(u, w)| [u, w]));
+    let paths = layers.lower.iter().map(PathBuf::as_path).chain(layers.upper.into_iter().flat_map(|(u, w)| [u, w]));
     let base = common_ancestor(paths).unwrap_or_else(|| PathBuf::from("/"));
     let relative = |path: &Path| escape(path.strip_prefix(&base).unwrap_or(path));
     let lower: Vec<String> = layers.lower.iter().map(|path| relative(path)).collect();
     let mut options = format!("lowerdir={}", lower.join(":"));
     if let Some((upper, work)) = layers.upper {
-        options += &format!(
-            ",upperdir={},workdir={},volatile",
-            relative(upper),
-            relative(work)
-        );
+        options += &format!(",upperdir={},workdir={},volatile", relative(upper), relative(work));
     }
     if options.len() >= rustix::param::page_size() {
         return Err(Errno::TOOBIG.into());
@@ -247,10 +206,7 @@ fn common_ancestor<'a>(mut paths: impl Iterator<Item = &'a Path>) -> Option<Path
 
 /// Colons and commas separate layers and options.
 fn escape(path: &Path) -> String {
-    path.to_string_lossy()
-        .replace('\\', "\\\\")
-        .replace(':', "\\:")
-        .replace(',', "\\,")
+    path.to_string_lossy().replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,")
 }
 
 #[cfg(test)]

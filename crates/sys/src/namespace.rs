@@ -43,16 +43,9 @@ pub struct PodNamespaces {
 /// Makes a pod's namespaces. The error names the sysctl when one was refused.
 pub fn create_pod_namespaces(spec: &PodNamespacesSpec) -> io::Result<PodNamespaces> {
     in_own_thread(|| {
-        let wanted = [
-            (spec.net, UnshareFlags::NEWNET),
-            (spec.ipc, UnshareFlags::NEWIPC),
-            (spec.uts, UnshareFlags::NEWUTS),
-        ];
-        let flags = wanted
-            .iter()
-            .filter(|(own, _)| *own)
-            .map(|(_, flag)| *flag)
-            .collect();
+        let wanted =
+            [(spec.net, UnshareFlags::NEWNET), (spec.ipc, UnshareFlags::NEWIPC), (spec.uts, UnshareFlags::NEWUTS)];
+        let flags = wanted.iter().filter(|(own, _)| *own).map(|(_, flag)| *flag).collect();
         // SAFETY: none of these flags touches the descriptor table or the memory of other threads (no CLONE_FILES, no
         // CLONE_FS); only this thread moves, and it ends with this closure.
         unsafe { unshare_unsafe(flags) }?;
@@ -60,24 +53,16 @@ pub fn create_pod_namespaces(spec: &PodNamespacesSpec) -> io::Result<PodNamespac
             rustix::system::sethostname(hostname.as_bytes())?;
         }
         for (name, value) in &spec.sysctls {
-            procfs::write_sysctl(name, value).map_err(|error| {
-                io::Error::new(error.kind(), format!("sysctl {name}={value}: {error}"))
-            })?;
+            procfs::write_sysctl(name, value)
+                .map_err(|error| io::Error::new(error.kind(), format!("sysctl {name}={value}: {error}")))?;
         }
         let open = |own: bool, name: &str| own.then(|| open_own(name)).transpose();
-        Ok(PodNamespaces {
-            net: open(spec.net, "net")?,
-            ipc: open(spec.ipc, "ipc")?,
-            uts: open(spec.uts, "uts")?,
-        })
+        Ok(PodNamespaces { net: open(spec.net, "net")?, ipc: open(spec.ipc, "ipc")?, uts: open(spec.uts, "uts")? })
     })
 }
 
 /// Runs `work` inside a network namespace, in a thread of its own.
-pub fn with_netns<T: Send>(
-    netns: BorrowedFd<'_>,
-    work: impl FnOnce() -> io::Result<T> + Send,
-) -> io::Result<T> {
+pub fn with_netns<T: Send>(netns: BorrowedFd<'_>, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     in_own_thread(|| {
         enter(netns, Kind::Net)?;
         work()
@@ -89,12 +74,7 @@ pub fn with_netns<T: Send>(
 pub fn netlink_socket(protocol: u32, netns: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
     let open = || {
         let protocol = std::num::NonZeroU32::new(protocol).map(Protocol::from_raw);
-        Ok(socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC,
-            protocol,
-        )?)
+        Ok(socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?)
     };
     match netns {
         Some(netns) => with_netns(netns, open),
@@ -150,10 +130,7 @@ impl Kind {
 
 /// Moves this thread into a namespace; for threads and processes made for that.
 pub fn enter(namespace: BorrowedFd<'_>, kind: Kind) -> io::Result<()> {
-    Ok(move_into_link_name_space(
-        namespace,
-        Some(kind.link_type()),
-    )?)
+    Ok(move_into_link_name_space(namespace, Some(kind.link_type()))?)
 }
 
 /// This thread's namespace of a kind.
@@ -169,16 +146,8 @@ pub fn open_of_process(pid: u32, kind: Kind) -> io::Result<OwnedFd> {
 /// The link is a magic one, which the verified open of [`procfs`] refuses on purpose: so its directory is opened verified
 /// and the link followed from there.
 fn open_of(process: &str, name: &str) -> io::Result<OwnedFd> {
-    let directory = procfs::open(
-        &Path::new(process).join("ns"),
-        OFlags::PATH | OFlags::DIRECTORY,
-    )?;
-    Ok(rustix::fs::openat(
-        &directory,
-        name,
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    )?)
+    let directory = procfs::open(&Path::new(process).join("ns"), OFlags::PATH | OFlags::DIRECTORY)?;
+    Ok(rustix::fs::openat(&directory, name, OFlags::RDONLY | OFlags::CLOEXEC, rustix::fs::Mode::empty())?)
 }
 
 /// Puts this single-threaded process into new namespaces (`CLONE_NEW*`).
@@ -190,9 +159,7 @@ pub fn unshare_own(flags: UnshareFlags) -> io::Result<()> {
 
 fn in_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     thread::scope(|scope| {
-        let worker = thread::Builder::new()
-            .name("namespace".into())
-            .stack_size(256 << 10);
+        let worker = thread::Builder::new().name("namespace".into()).stack_size(256 << 10);
         match worker.spawn_scoped(scope, work)?.join() {
             Ok(outcome) => outcome,
             Err(panic) => std::panic::resume_unwind(panic),
@@ -207,10 +174,7 @@ mod tests {
     use super::*;
 
     fn link(name: &str) -> String {
-        std::fs::read_link(format!("/proc/thread-self/ns/{name}"))
-            .unwrap()
-            .display()
-            .to_string()
+        std::fs::read_link(format!("/proc/thread-self/ns/{name}")).unwrap().display().to_string()
     }
 
     #[test]
@@ -237,36 +201,22 @@ mod tests {
         let uts = made.uts.unwrap();
         let name = in_own_thread(|| {
             enter(uts.as_fd(), Kind::Uts)?;
-            Ok(rustix::system::uname()
-                .nodename()
-                .to_string_lossy()
-                .into_owned())
+            Ok(rustix::system::uname().nodename().to_string_lossy().into_owned())
         });
         assert_eq!(name.unwrap(), "inside");
     }
 
     #[test]
     fn a_refused_sysctl_is_named() {
-        let spec = PodNamespacesSpec {
-            sysctls: vec![("net.no.such".into(), "1".into())],
-            ..Default::default()
-        };
-        assert!(
-            create_pod_namespaces(&spec)
-                .unwrap_err()
-                .to_string()
-                .contains("net.no.such=1")
-        );
+        let spec = PodNamespacesSpec { sysctls: vec![("net.no.such".into(), "1".into())], ..Default::default() };
+        assert!(create_pod_namespaces(&spec).unwrap_err().to_string().contains("net.no.such=1"));
     }
 
     #[test]
     fn a_netlink_socket_opens_here_and_there() {
         const ROUTE: u32 = 0;
         netlink_socket(ROUTE, None).unwrap();
-        let spec = PodNamespacesSpec {
-            net: true,
-            ..Default::default()
-        };
+        let spec = PodNamespacesSpec { net: true, ..Default::default() };
         let netns = create_pod_namespaces(&spec).unwrap().net.unwrap();
         netlink_socket(ROUTE, Some(netns.as_fd())).unwrap();
     }

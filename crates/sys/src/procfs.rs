@@ -23,9 +23,7 @@ pub fn write(path: impl AsRef<Path>, value: &str) -> io::Result<()> {
 /// As sysctl(8) has it, a slash in the name stands for a dot in a file name (`net.ipv4.conf.eth0/100.forwarding`), and a
 /// name that begins with a slash-separated part is read with the two exchanged.
 pub fn write_sysctl(name: &str, value: &str) -> io::Result<()> {
-    let slashes_separate = name
-        .find(['.', '/'])
-        .is_some_and(|at| name.as_bytes()[at] == b'/');
+    let slashes_separate = name.find(['.', '/']).is_some_and(|at| name.as_bytes()[at] == b'/');
     let path: String = name
         .chars()
         .map(|c| match c {
@@ -36,22 +34,14 @@ pub fn write_sysctl(name: &str, value: &str) -> io::Result<()> {
         .collect();
     let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
     if !path.split('/').all(plain) {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "not the name of a sysctl",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not the name of a sysctl"));
     }
     write(Path::new("sys").join(path), value)
 }
 
 /// Opens `/proc/<path>`, verified.
 pub fn open(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-    let root = rustix::fs::openat(
-        CWD,
-        "/proc",
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+    let root = rustix::fs::openat(CWD, "/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     verify(&root)?;
     // /proc/self and /proc/thread-self are symbolic links of procfs itself, so links are allowed, but only below /proc
     // and never the magic ones.
@@ -82,19 +72,8 @@ mod tests {
 
     #[test]
     fn a_sysctl_name_can_not_climb() {
-        for name in [
-            "net..ipv4",
-            "",
-            "../kernel.core_pattern",
-            "kernel.//.x",
-            "net.ipv4.",
-            "a/../b",
-        ] {
-            assert_eq!(
-                write_sysctl(name, "0").unwrap_err().kind(),
-                io::ErrorKind::InvalidInput,
-                "{name}"
-            );
+        for name in ["net..ipv4", "", "../kernel.core_pattern", "kernel.//.x", "net.ipv4.", "a/../b"] {
+            assert_eq!(write_sysctl(name, "0").unwrap_err().kind(), io::ErrorKind::InvalidInput, "{name}");
         }
     }
 }

@@ -16,49 +16,17 @@ use rustix::io::Errno;
 const ATTEMPTS: u32 = 64;
 
 /// Opens a path with the directory as its root. Magic links (`/proc/self/fd/…`) are refused.
-pub fn in_root(
-    root: BorrowedFd<'_>,
-    path: &Path,
-    flags: OFlags,
-    mode: Mode,
-) -> io::Result<OwnedFd> {
-    open(
-        root,
-        path,
-        flags,
-        mode,
-        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-    )
+pub fn in_root(root: BorrowedFd<'_>, path: &Path, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+    open(root, path, flags, mode, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
 }
 
 /// Opens a path that may not leave the directory. Magic links are refused.
-pub fn beneath(
-    directory: BorrowedFd<'_>,
-    path: &Path,
-    flags: OFlags,
-    mode: Mode,
-) -> io::Result<OwnedFd> {
-    open(
-        directory,
-        path,
-        flags,
-        mode,
-        ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
-    )
+pub fn beneath(directory: BorrowedFd<'_>, path: &Path, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+    open(directory, path, flags, mode, ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS)
 }
 
-fn open(
-    directory: BorrowedFd<'_>,
-    path: &Path,
-    flags: OFlags,
-    mode: Mode,
-    how: ResolveFlags,
-) -> io::Result<OwnedFd> {
-    let path = if path.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        path
-    };
+fn open(directory: BorrowedFd<'_>, path: &Path, flags: OFlags, mode: Mode, how: ResolveFlags) -> io::Result<OwnedFd> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let mut attempts = ATTEMPTS;
     loop {
         match openat2(directory, path, flags | OFlags::CLOEXEC, mode, how) {
@@ -108,15 +76,7 @@ pub fn ensure_in_root(root: BorrowedFd<'_>, path: &Path, leaf: Leaf) -> io::Resu
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let parent = in_root(root, &done, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
-                make(
-                    parent.as_fd(),
-                    &part,
-                    if rest.is_empty() {
-                        leaf
-                    } else {
-                        Leaf::Directory
-                    },
-                )?;
+                make(parent.as_fd(), &part, if rest.is_empty() { leaf } else { Leaf::Directory })?;
             }
             Err(error) => return Err(error),
         }
@@ -131,9 +91,7 @@ pub fn ensure_in_root(root: BorrowedFd<'_>, path: &Path, leaf: Leaf) -> io::Resu
 
 /// Pushes the parts of a path so that the first is popped first.
 fn push_parts(rest: &mut Vec<PathBuf>, path: &Path) {
-    let parts = path
-        .components()
-        .filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
+    let parts = path.components().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
     let parts: Vec<PathBuf> = parts.map(|part| PathBuf::from(part.as_os_str())).collect();
     rest.extend(parts.into_iter().rev());
 }
@@ -147,8 +105,7 @@ fn make(parent: BorrowedFd<'_>, name: &Path, leaf: Leaf) -> io::Result<()> {
     let made = match leaf {
         Leaf::Directory => mkdirat(parent, name, Mode::from_raw_mode(0o755)),
         Leaf::File => {
-            let flags =
-                OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::WRONLY;
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::WRONLY;
             openat(parent, name, flags, Mode::from_raw_mode(0o644)).map(drop)
         }
     };

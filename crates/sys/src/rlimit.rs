@@ -36,10 +36,7 @@ pub enum Outcome {
 pub fn set(name: &str, soft: u64, hard: u64) -> io::Result<Outcome> {
     let upper = name.to_ascii_uppercase();
     let short = upper.strip_prefix("RLIMIT_").unwrap_or(&upper);
-    let (_, resource) = NAMES
-        .iter()
-        .find(|(known, _)| *known == short)
-        .ok_or(io::ErrorKind::InvalidInput)?;
+    let (_, resource) = NAMES.iter().find(|(known, _)| *known == short).ok_or(io::ErrorKind::InvalidInput)?;
     let error = match apply(*resource, soft, hard) {
         Ok(()) => return Ok(Outcome::Exact),
         Err(error) => error,
@@ -47,10 +44,7 @@ pub fn set(name: &str, soft: u64, hard: u64) -> io::Result<Outcome> {
     if error.raw_os_error() != Some(libc::EPERM) {
         return Err(error);
     }
-    let mut now = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the pointer is valid for the write of a rlimit.
     crate::check(unsafe { libc::getrlimit(*resource, &mut now) }.into())?;
     apply(*resource, soft.min(now.rlim_max), hard.min(now.rlim_max))?;
@@ -58,10 +52,7 @@ pub fn set(name: &str, soft: u64, hard: u64) -> io::Result<Outcome> {
 }
 
 fn apply(resource: libc::__rlimit_resource_t, soft: u64, hard: u64) -> io::Result<()> {
-    let limit = libc::rlimit {
-        rlim_cur: soft,
-        rlim_max: hard,
-    };
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
     // SAFETY: the pointer is valid for the read of a rlimit.
     crate::check(unsafe { libc::setrlimit(resource, &limit) }.into()).map(drop)
 }
@@ -75,9 +66,6 @@ mod tests {
         let (soft, hard) = (0, u64::MAX);
         assert!(set("core", soft, hard).is_ok());
         assert!(set("RLIMIT_CORE", soft, hard).is_ok());
-        assert_eq!(
-            set("colour", soft, hard).unwrap_err().kind(),
-            io::ErrorKind::InvalidInput
-        );
+        assert_eq!(set("colour", soft, hard).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 }

@@ -12,15 +12,7 @@ pub const MAX: i32 = 64;
 pub fn send(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     let info: *const libc::siginfo_t = ptr::null();
     // SAFETY: with a null siginfo the kernel makes one up, as for kill(2); no other memory is involved.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            pidfd.as_raw_fd(),
-            signal,
-            info,
-            0,
-        )
-    };
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0) };
     crate::check(result).map(drop)
 }
 
@@ -45,8 +37,7 @@ pub fn reset() -> io::Result<()> {
     }
     let none = set_of(&[])?;
     // SAFETY: the set is initialised and the third pointer may be null.
-    crate::check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut()) }.into())
-        .map(drop)
+    crate::check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut()) }.into()).map(drop)
 }
 
 fn set_of(signals: &[i32]) -> io::Result<libc::sigset_t> {

@@ -53,13 +53,7 @@ pub struct Spawned {
 ///
 /// An exec that does not succeed is an error here, not an exit status.
 pub fn spawn(request: &Spawn<'_>) -> io::Result<Spawned> {
-    let highest = request
-        .fds
-        .iter()
-        .map(|(number, _)| *number)
-        .max()
-        .unwrap_or(0)
-        .max(2);
+    let highest = request.fds.iter().map(|(number, _)| *number).max().unwrap_or(0).max(2);
     // Copies above every target number: a mapping can then never overwrite the source of a later one.
     let copy = |fd| fcntl_dupfd_cloexec(fd, highest + 2);
     let mut actions = Actions::new()?;
@@ -94,19 +88,12 @@ pub fn spawn(request: &Spawn<'_>) -> io::Result<Spawned> {
     let id = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
     // The child is ours and unreaped, so the number still means it.
     let pidfd = pidfd_open(id, PidfdFlags::empty())?;
-    Ok(Spawned {
-        pid: pid.unsigned_abs(),
-        pidfd,
-    })
+    Ok(Spawned { pid: pid.unsigned_abs(), pidfd })
 }
 
 /// posix_spawn's functions return the error number instead of setting errno.
 fn check(error: libc::c_int) -> io::Result<()> {
-    if error == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::from_raw_os_error(error))
-    }
+    if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
 }
 
 struct Actions(libc::posix_spawn_file_actions_t);
@@ -128,9 +115,7 @@ impl Actions {
     fn open_null(&mut self, number: RawFd) -> io::Result<()> {
         let path = c"/dev/null".as_ptr();
         // SAFETY: self.0 was initialised by `new`; the string is NUL-terminated and copied by the call.
-        check(unsafe {
-            libc::posix_spawn_file_actions_addopen(&mut self.0, number, path, libc::O_RDWR, 0)
-        })
+        check(unsafe { libc::posix_spawn_file_actions_addopen(&mut self.0, number, path, libc::O_RDWR, 0) })
     }
 
     fn duplicate(&mut self, from: RawFd, to: RawFd) -> io::Result<()> {
@@ -143,27 +128,14 @@ impl Actions {
         check(unsafe { libc::posix_spawn_file_actions_addclosefrom_np(&mut self.0, lowest) })
     }
 
-    fn spawn(
-        &self,
-        path: &CString,
-        attributes: &Attributes,
-        args: &[CString],
-        env: &[CString],
-    ) -> io::Result<i32> {
+    fn spawn(&self, path: &CString, attributes: &Attributes, args: &[CString], env: &[CString]) -> io::Result<i32> {
         let args = pointers(args);
         let env = pointers(env);
         let mut pid = 0;
         // SAFETY: path is NUL-terminated, both vectors are NULL-terminated arrays of NUL-terminated strings, actions and
         // attributes are initialised; all of them outlive the call, and the call does not write to them.
         check(unsafe {
-            libc::posix_spawn(
-                &mut pid,
-                path.as_ptr(),
-                &self.0,
-                &attributes.0,
-                args.as_ptr(),
-                env.as_ptr(),
-            )
+            libc::posix_spawn(&mut pid, path.as_ptr(), &self.0, &attributes.0, args.as_ptr(), env.as_ptr())
         })?;
         Ok(pid)
     }
@@ -232,13 +204,8 @@ mod tests {
     #[test]
     fn a_helper_gets_its_descriptors_and_no_others() {
         let (mut here, there) = UnixStream::pair().unwrap();
-        let args = [
-            "busybox",
-            "sh",
-            "-c",
-            "ls /proc/self/fd >&5; pwd >&5; echo $A >&5",
-        ]
-        .map(|s| CString::new(s).unwrap());
+        let args =
+            ["busybox", "sh", "-c", "ls /proc/self/fd >&5; pwd >&5; echo $A >&5"].map(|s| CString::new(s).unwrap());
         let env = [CString::new("A=b").unwrap()];
         let leak = rustix::io::dup(here.as_fd()).unwrap();
         let spawned = spawn(&Spawn {
@@ -254,11 +221,7 @@ mod tests {
         here.read_to_string(&mut text).unwrap();
         // 3 is the directory that ls itself reads.
         assert_eq!(text, "0\n1\n2\n3\n5\n/\nb\n");
-        rustix::process::waitpid(
-            Pid::from_raw(spawned.pid as i32),
-            rustix::process::WaitOptions::empty(),
-        )
-        .unwrap();
+        rustix::process::waitpid(Pid::from_raw(spawned.pid as i32), rustix::process::WaitOptions::empty()).unwrap();
     }
 
     #[test]

@@ -82,10 +82,7 @@ impl Manager {
 pub(crate) fn update(schema: &Schema, old: Option<&Value>, new: &mut Value, who: &Who) {
     let mut managers = old.map(read).unwrap_or_default();
     // A new object is compared with an empty one, so that its parts as such belong to nobody.
-    let before = old.map_or_else(
-        || json!({"metadata": {}, "spec": {}}),
-        |o| managed_part(o, who),
-    );
+    let before = old.map_or_else(|| json!({"metadata": {}, "spec": {}}), |o| managed_part(o, who));
     let after = managed_part(new, who);
     let changes = changes(schema, Some(&before), Some(&after));
     let mut set = changes.set;
@@ -135,9 +132,7 @@ pub(crate) fn apply(
         None => managers.push(Manager::new(who, Operation::Apply, set)),
     }
     let mut owned = Set::default();
-    managers
-        .iter()
-        .for_each(|manager| owned.extend(manager.set.clone()));
+    managers.iter().for_each(|manager| owned.extend(manager.set.clone()));
     prune(schema, &mut merged, &last, &owned);
 
     let before = live.map(|live| managed_part(live, who));
@@ -148,10 +143,7 @@ pub(crate) fn apply(
         let taken = manager.set.intersection(&changes.set);
         let described = manager.described();
         let paths = taken.paths().into_iter();
-        conflicts.extend(paths.map(|path| Conflict {
-            manager: described.clone(),
-            path,
-        }));
+        conflicts.extend(paths.map(|path| Conflict { manager: described.clone(), path }));
         manager.set = manager.set.difference(&taken).difference(&changes.removed);
     }
     if !conflicts.is_empty() && !force {
@@ -196,11 +188,7 @@ fn managed_part(object: &Value, who: &Who) -> Value {
 
 fn read(object: &Value) -> Vec<Manager> {
     let entries = object["metadata"]["managedFields"].as_array();
-    entries
-        .into_iter()
-        .flatten()
-        .filter_map(read_entry)
-        .collect()
+    entries.into_iter().flatten().filter_map(read_entry).collect()
 }
 
 fn read_entry(entry: &Value) -> Option<Manager> {
@@ -224,13 +212,7 @@ fn write(object: &mut Value, mut managers: Vec<Manager>) {
     fold_oldest(&mut managers);
     // As upstream orders them: appliers first, then by time and name.
     managers.sort_by(|a, b| {
-        let rank = |m: &Manager| {
-            (
-                m.operation == Operation::Update,
-                m.time.clone(),
-                m.name.clone(),
-            )
-        };
+        let rank = |m: &Manager| (m.operation == Operation::Update, m.time.clone(), m.name.clone());
         rank(a).cmp(&rank(b))
     });
     let entries: Vec<Value> = managers.iter().map(entry).collect();
@@ -263,9 +245,7 @@ fn entry(manager: &Manager) -> Value {
 
 fn fold_oldest(managers: &mut Vec<Manager>) {
     let mut updaters: Vec<usize> = (0..managers.len())
-        .filter(|n| {
-            managers[*n].operation == Operation::Update && managers[*n].subresource.is_empty()
-        })
+        .filter(|n| managers[*n].operation == Operation::Update && managers[*n].subresource.is_empty())
         .collect();
     if updaters.len() <= MAX_UPDATERS {
         return;

@@ -11,10 +11,7 @@ pub(crate) enum Schema {
     /// An object that merges field by field; fields not named here follow the rule.
     Fields(&'static [(&'static str, &'static Schema)]),
     /// A list whose items have an identity: the values of these fields, with the default of an absent one.
-    Keyed(
-        &'static [(&'static str, Option<&'static str>)],
-        &'static Schema,
-    ),
+    Keyed(&'static [(&'static str, Option<&'static str>)], &'static Schema),
     /// A list of scalars without order.
     Set,
     /// Replaced whole.
@@ -27,10 +24,7 @@ static RULE: Schema = Fields(&[]);
 impl Schema {
     pub(super) fn field(&self, name: &str) -> &'static Schema {
         match self {
-            Fields(fields) => fields
-                .iter()
-                .find(|(field, _)| *field == name)
-                .map_or(&RULE, |(_, schema)| schema),
+            Fields(fields) => fields.iter().find(|(field, _)| *field == name).map_or(&RULE, |(_, schema)| schema),
             _ => &RULE,
         }
     }
@@ -48,38 +42,23 @@ static NAME: &[(&str, Option<&str>)] = &[("name", None)];
 static TYPE: &[(&str, Option<&str>)] = &[("type", None)];
 static IP: &[(&str, Option<&str>)] = &[("ip", None)];
 
-static METADATA: Schema = Fields(&[
-    ("finalizers", &Set),
-    ("ownerReferences", &Keyed(&[("uid", None)], &Atomic)),
-]);
+static METADATA: Schema = Fields(&[("finalizers", &Set), ("ownerReferences", &Keyed(&[("uid", None)], &Atomic))]);
 
 static CONDITIONS: Schema = Keyed(TYPE, &RULE);
 
 /// Any object without lists of its own.
 pub(crate) static OBJECT: Schema = Fields(&[("metadata", &METADATA)]);
 
-pub(crate) static NAMESPACE: Schema = Fields(&[
-    ("metadata", &METADATA),
-    ("status", &Fields(&[("conditions", &CONDITIONS)])),
-]);
+pub(crate) static NAMESPACE: Schema =
+    Fields(&[("metadata", &METADATA), ("status", &Fields(&[("conditions", &CONDITIONS)]))]);
 
 pub(crate) static NODE: Schema = Fields(&[
     ("metadata", &METADATA),
     ("spec", &Fields(&[("podCIDRs", &Set)])),
-    (
-        "status",
-        &Fields(&[
-            ("conditions", &CONDITIONS),
-            ("addresses", &Keyed(TYPE, &RULE)),
-        ]),
-    ),
+    ("status", &Fields(&[("conditions", &CONDITIONS), ("addresses", &Keyed(TYPE, &RULE))])),
 ]);
 
-pub(crate) static EVENT: Schema = Fields(&[
-    ("metadata", &METADATA),
-    ("involvedObject", &Atomic),
-    ("related", &Atomic),
-]);
+pub(crate) static EVENT: Schema = Fields(&[("metadata", &METADATA), ("involvedObject", &Atomic), ("related", &Atomic)]);
 
 static ENV: Schema = Keyed(
     NAME,
@@ -99,10 +78,7 @@ static CONTAINERS: Schema = Keyed(
     NAME,
     &Fields(&[
         ("env", &ENV),
-        (
-            "ports",
-            &Keyed(&[("containerPort", None), ("protocol", Some("TCP"))], &RULE),
-        ),
+        ("ports", &Keyed(&[("containerPort", None), ("protocol", Some("TCP"))], &RULE)),
         ("resources", &Fields(&[("claims", &Keyed(NAME, &RULE))])),
         ("volumeDevices", &Keyed(&[("devicePath", None)], &RULE)),
         ("volumeMounts", &Keyed(&[("mountPath", None)], &RULE)),
@@ -126,23 +102,14 @@ static VOLUMES: Schema = Keyed(
             "ephemeral",
             &Fields(&[(
                 "volumeClaimTemplate",
-                &Fields(&[(
-                    "spec",
-                    &Fields(&[("dataSource", &Atomic), ("selector", &Atomic)]),
-                )]),
+                &Fields(&[("spec", &Fields(&[("dataSource", &Atomic), ("selector", &Atomic)]))]),
             )]),
         ),
     ]),
 );
 
 static POD_SPEC: Schema = Fields(&[
-    (
-        "affinity",
-        &Fields(&[(
-            "nodeAffinity",
-            &Fields(&[("requiredDuringSchedulingIgnoredDuringExecution", &Atomic)]),
-        )]),
-    ),
+    ("affinity", &Fields(&[("nodeAffinity", &Fields(&[("requiredDuringSchedulingIgnoredDuringExecution", &Atomic)]))])),
     ("containers", &CONTAINERS),
     ("ephemeralContainers", &CONTAINERS),
     ("hostAliases", &Keyed(IP, &RULE)),
@@ -153,10 +120,7 @@ static POD_SPEC: Schema = Fields(&[
     ("schedulingGates", &Keyed(NAME, &RULE)),
     (
         "topologySpreadConstraints",
-        &Keyed(
-            &[("topologyKey", None), ("whenUnsatisfiable", None)],
-            &Fields(&[("labelSelector", &Atomic)]),
-        ),
+        &Keyed(&[("topologyKey", None), ("whenUnsatisfiable", None)], &Fields(&[("labelSelector", &Atomic)])),
     ),
     ("volumes", &VOLUMES),
 ]);

@@ -20,10 +20,7 @@ impl Element {
     /// The element of a keyed item, by its key fields in any order.
     pub(super) fn key<'a>(fields: impl IntoIterator<Item = (&'a str, &'a Value)>) -> Self {
         let sorted: BTreeMap<&str, &Value> = fields.into_iter().collect();
-        let text: Vec<String> = sorted
-            .iter()
-            .map(|(k, v)| format!("{}:{v}", Value::from(*k)))
-            .collect();
+        let text: Vec<String> = sorted.iter().map(|(k, v)| format!("{}:{v}", Value::from(*k))).collect();
         Self::Key(format!("{{{}}}", text.join(",")))
     }
 
@@ -105,14 +102,8 @@ impl Set {
     }
 
     fn combine(&self, other: &Set, keep: fn(bool, bool) -> bool) -> Set {
-        static EMPTY: Set = Set {
-            member: false,
-            children: BTreeMap::new(),
-        };
-        let mut result = Set {
-            member: keep(self.member, other.member),
-            ..Set::default()
-        };
+        static EMPTY: Set = Set { member: false, children: BTreeMap::new() };
+        let mut result = Set { member: keep(self.member, other.member), ..Set::default() };
         for (element, child) in &self.children {
             let theirs = other.children.get(element).unwrap_or(&EMPTY);
             result.add(element.clone(), child.combine(theirs, keep));

@@ -41,9 +41,7 @@ fn elements<'a>(schema: &Schema, items: &'a [Value]) -> Option<Vec<(Element, &'a
 
 fn element(schema: &Schema, item: &Value) -> Option<Element> {
     match schema {
-        Schema::Set => {
-            (!item.is_object() && !item.is_array()).then(|| Element::Value(item.to_string()))
-        }
+        Schema::Set => (!item.is_object() && !item.is_array()).then(|| Element::Value(item.to_string())),
         Schema::Keyed(keys, _) => {
             let mut fields = Vec::with_capacity(keys.len());
             for (name, default) in *keys {
@@ -54,9 +52,7 @@ fn element(schema: &Schema, item: &Value) -> Option<Element> {
                 };
                 fields.push((*name, value));
             }
-            Some(Element::key(
-                fields.iter().map(|(name, value)| (*name, value)),
-            ))
+            Some(Element::key(fields.iter().map(|(name, value)| (*name, value))))
         }
         _ => None,
     }
@@ -69,10 +65,7 @@ pub(super) fn field_set(schema: &Schema, value: &Value) -> Set {
         View::Fields(fields) if fields.is_empty() => set.member = true,
         View::Fields(fields) => {
             for (name, inner) in fields {
-                set.add(
-                    Element::Field(name.clone()),
-                    field_set(schema.field(name), inner),
-                );
+                set.add(Element::Field(name.clone()), field_set(schema.field(name), inner));
             }
         }
         View::Items(items) => {
@@ -108,17 +101,9 @@ pub(super) fn merge(schema: &Schema, live: &Value, config: &Value) -> Value {
 
 /// The configuration's order counts; an item that only the live list has stays before the item that it stood
 /// before.
-fn merge_items(
-    item: &Schema,
-    live: Vec<(Element, &Value)>,
-    config: Vec<(Element, &Value)>,
-) -> Value {
+fn merge_items(item: &Schema, live: Vec<(Element, &Value)>, config: Vec<(Element, &Value)>) -> Value {
     let wanted: BTreeSet<&Element> = config.iter().map(|(element, _)| element).collect();
-    let place: BTreeMap<&Element, usize> = live
-        .iter()
-        .enumerate()
-        .map(|(n, (element, _))| (element, n))
-        .collect();
+    let place: BTreeMap<&Element, usize> = live.iter().enumerate().map(|(n, (element, _))| (element, n)).collect();
     let mut merged = Vec::new();
     let mut passed = 0;
     for (element, new) in &config {
@@ -135,9 +120,7 @@ fn merge_items(
         }
         merged.push(merge(item, live[at].1, new));
     }
-    let rest = live[passed..]
-        .iter()
-        .filter(|(element, _)| !wanted.contains(element));
+    let rest = live[passed..].iter().filter(|(element, _)| !wanted.contains(element));
     merged.extend(rest.map(|(_, old)| (*old).clone()));
     merged.into()
 }
@@ -203,10 +186,7 @@ pub(super) fn changes(schema: &Schema, old: Option<&Value>, new: Option<&Value>)
 impl Changes {
     fn field(&mut self, schema: &Schema, name: &str, old: Option<&Value>, new: Option<&Value>) {
         let (a, b) = (old.and_then(|v| v.get(name)), new.and_then(|v| v.get(name)));
-        self.add(
-            Element::Field(name.to_owned()),
-            changes(schema.field(name), a, b),
-        );
+        self.add(Element::Field(name.to_owned()), changes(schema.field(name), a, b));
     }
 
     fn mark(&mut self, old: Option<&Value>, new: Option<&Value>) {
@@ -230,12 +210,7 @@ pub(super) fn prune(schema: &Schema, value: &mut Value, dropped: &Set, owned: &S
                 let Some(inner) = fields.get_mut(name) else {
                     continue;
                 };
-                if prune_child(
-                    schema.field(name),
-                    inner,
-                    dropped,
-                    owned.children.get(element),
-                ) {
+                if prune_child(schema.field(name), inner, dropped, owned.children.get(element)) {
                     fields.remove(name);
                 }
             }

@@ -16,18 +16,10 @@ pub(super) fn validate(map: &Value) -> Vec<FieldError> {
             errors.extend(key_error(part, key));
             if part == "binaryData" && map["data"].get(key).is_some() {
                 let detail = format!("duplicate of key present in {part}");
-                errors.push(FieldError::invalid(
-                    format!("data[{key}]"),
-                    key.as_str(),
-                    detail,
-                ));
+                errors.push(FieldError::invalid(format!("data[{key}]"), key.as_str(), detail));
             }
             let length = value.as_str().map_or(0, str::len);
-            bytes += if part == "data" {
-                length
-            } else {
-                length / 4 * 3
-            };
+            bytes += if part == "data" { length } else { length / 4 * 3 };
         }
     }
     if bytes > MAX_BYTES {

@@ -9,10 +9,7 @@ pub(super) static FIELDS: &[(&str, &str)] = &[
     ("involvedObject.name", "/involvedObject/name"),
     ("involvedObject.uid", "/involvedObject/uid"),
     ("involvedObject.apiVersion", "/involvedObject/apiVersion"),
-    (
-        "involvedObject.resourceVersion",
-        "/involvedObject/resourceVersion",
-    ),
+    ("involvedObject.resourceVersion", "/involvedObject/resourceVersion"),
     ("involvedObject.fieldPath", "/involvedObject/fieldPath"),
     ("reason", "/reason"),
     ("reportingComponent", "/reportingComponent"),
@@ -36,26 +33,13 @@ pub(super) fn default(event: &mut Value) {
 pub(super) fn validate(event: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let namespace = event["metadata"]["namespace"].as_str().unwrap_or_default();
-    let involved = event["involvedObject"]["namespace"]
-        .as_str()
-        .unwrap_or_default();
-    let fits = if involved.is_empty() {
-        namespace == "default"
-    } else {
-        namespace == involved
-    };
+    let involved = event["involvedObject"]["namespace"].as_str().unwrap_or_default();
+    let fits = if involved.is_empty() { namespace == "default" } else { namespace == involved };
     if !fits {
         let detail = "does not match event.namespace";
-        errors.push(FieldError::invalid(
-            "involvedObject.namespace",
-            involved,
-            detail,
-        ));
+        errors.push(FieldError::invalid("involvedObject.namespace", involved, detail));
     }
-    if event["message"]
-        .as_str()
-        .is_some_and(|message| message.len() > MESSAGE_MAX)
-    {
+    if event["message"].as_str().is_some_and(|message| message.len() > MESSAGE_MAX) {
         errors.push(FieldError::too_long("message", MESSAGE_MAX));
     }
     errors

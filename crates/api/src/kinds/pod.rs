@@ -14,10 +14,7 @@ fn typed(pod: &Value) -> Pod {
 
 pub(super) fn verdict(pod: &Value) -> (Vec<FieldError>, Vec<String>) {
     let findings = verdict::pod(pod);
-    let warnings = findings
-        .without_effect
-        .iter()
-        .map(|(path, why)| format!("{path}: no effect: {why}"));
+    let warnings = findings.without_effect.iter().map(|(path, why)| format!("{path}: no effect: {why}"));
     (findings.refused, warnings.collect())
 }
 
@@ -34,11 +31,7 @@ pub(super) fn prepare_create(pod: &mut Value, context: &Context) {
         return;
     }
     let class = qos::class(&typed(pod)).name();
-    if pod["spec"]["nodeName"]
-        .as_str()
-        .unwrap_or_default()
-        .is_empty()
-    {
+    if pod["spec"]["nodeName"].as_str().unwrap_or_default().is_empty() {
         pod["spec"]["nodeName"] = context.node_name.clone().into();
     }
     pod["status"] = json!({
@@ -68,10 +61,7 @@ pub(super) fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
 
 /// Nobody has to be waited for when the pod is over, or when no agent of ours ever ran it.
 pub(super) fn grace(pod: &Value, asked: Option<i64>, context: &Context) -> i64 {
-    let over = matches!(
-        pod["status"]["phase"].as_str(),
-        Some("Failed" | "Succeeded")
-    );
+    let over = matches!(pod["status"]["phase"].as_str(), Some("Failed" | "Succeeded"));
     let ours = pod["spec"]["nodeName"].as_str() == Some(context.node_name.as_str());
     if over || !ours {
         return 0;

@@ -22,15 +22,8 @@ pub(super) fn default(secret: &mut Value) {
     if secret["type"].as_str().unwrap_or_default().is_empty() {
         secret["type"] = "Opaque".into();
     }
-    let strings = secret
-        .as_object_mut()
-        .and_then(|fields| fields.remove("stringData"));
-    for (key, text) in strings
-        .as_ref()
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-    {
+    let strings = secret.as_object_mut().and_then(|fields| fields.remove("stringData"));
+    for (key, text) in strings.as_ref().and_then(Value::as_object).into_iter().flatten() {
         let text = text.as_str().unwrap_or_default();
         secret["data"][key.as_str()] = STANDARD.encode(text).into();
     }
@@ -58,11 +51,7 @@ pub(super) fn validate(secret: &Value) -> Vec<FieldError> {
 pub(super) fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = configmap::immutable(new, old, &["data"]);
     if new["type"] != old["type"] {
-        errors.push(FieldError::invalid(
-            "type",
-            new["type"].clone(),
-            "field is immutable",
-        ));
+        errors.push(FieldError::invalid("type", new["type"].clone(), "field is immutable"));
     }
     errors
 }

@@ -57,15 +57,8 @@ impl Cache {
             horizon: revision,
             newest: watch::Sender::new(revision),
         };
-        let kinds = KINDS
-            .iter()
-            .map(|kind| (kind.plural, kind_cache()))
-            .collect();
-        Self {
-            revision,
-            kinds,
-            limit: limit.max(1),
-        }
+        let kinds = KINDS.iter().map(|kind| (kind.plural, kind_cache())).collect();
+        Self { revision, kinds, limit: limit.max(1) }
     }
 
     fn of(&self, kind: &Kind) -> &KindCache {
@@ -74,32 +67,21 @@ impl Cache {
 
     /// Takes an object read at the start; no watcher is told.
     pub(crate) fn load(&mut self, object: Object) {
-        let kind = self
-            .kinds
-            .get_mut(object.kind.plural)
-            .expect("every kind has a cache");
+        let kind = self.kinds.get_mut(object.kind.plural).expect("every kind has a cache");
         kind.objects.insert(object.key.clone(), Arc::new(object));
     }
 
     /// Makes a change visible and wakes the watchers of its kind.
     pub(crate) fn publish(&mut self, change: Change) {
         let revision = change.object.revision;
-        let kind = self
-            .kinds
-            .get_mut(change.object.kind.plural)
-            .expect("every kind has a cache");
+        let kind = self.kinds.get_mut(change.object.kind.plural).expect("every kind has a cache");
         match change.happened {
             Happened::Deleted => kind.objects.remove(&change.object.key),
-            _ => kind
-                .objects
-                .insert(change.object.key.clone(), change.object.clone()),
+            _ => kind.objects.insert(change.object.key.clone(), change.object.clone()),
         };
         kind.history.push_back(change);
         while kind.history.len() > self.limit {
-            let oldest = kind
-                .history
-                .pop_front()
-                .expect("it is longer than the limit");
+            let oldest = kind.history.pop_front().expect("it is longer than the limit");
             kind.horizon = oldest.object.revision;
         }
         self.revision = revision;
@@ -140,15 +122,9 @@ impl Cache {
         if revision < of.horizon {
             return Err(TooOld { oldest: of.horizon });
         }
-        let mut objects: BTreeMap<&Key, &Arc<Object>> = self
-            .objects(kind, namespace)
-            .map(|object| (&object.key, object))
-            .collect();
-        let passed = of
-            .history
-            .iter()
-            .rev()
-            .take_while(|c| c.object.revision > revision);
+        let mut objects: BTreeMap<&Key, &Arc<Object>> =
+            self.objects(kind, namespace).map(|object| (&object.key, object)).collect();
+        let passed = of.history.iter().rev().take_while(|c| c.object.revision > revision);
         for change in passed.filter(|c| namespace.is_none_or(|n| c.object.key.namespace == n)) {
             match &change.previous {
                 Some(previous) => objects.insert(&previous.key, previous),
@@ -159,19 +135,12 @@ impl Cache {
     }
 
     /// At most `limit` changes of a kind after a revision, and the revision that is reached with them.
-    pub(crate) fn changes_after(
-        &self,
-        kind: &Kind,
-        revision: u64,
-        limit: usize,
-    ) -> Result<(Vec<Change>, u64), TooOld> {
+    pub(crate) fn changes_after(&self, kind: &Kind, revision: u64, limit: usize) -> Result<(Vec<Change>, u64), TooOld> {
         let of = self.of(kind);
         if revision < of.horizon {
             return Err(TooOld { oldest: of.horizon });
         }
-        let from = of
-            .history
-            .partition_point(|change| change.object.revision <= revision);
+        let from = of.history.partition_point(|change| change.object.revision <= revision);
         let changes: Vec<Change> = of.history.range(from..).take(limit).cloned().collect();
         let reached = match changes.last() {
             Some(last) if changes.len() == limit => last.object.revision,

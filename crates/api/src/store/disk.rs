@@ -40,23 +40,12 @@ pub(super) struct Disk {
 impl Disk {
     /// Opens or creates the file; returns its objects and the revision to go on from.
     pub(super) fn open(path: &Path) -> Result<(Self, Vec<Object>, u64), Error> {
-        let failed = |source: Source| Error::Database {
-            path: path.into(),
-            source,
-        };
+        let failed = |source: Source| Error::Database { path: path.into(), source };
         let database = open_file(path).map_err(failed)?;
-        let mut disk = Self {
-            database,
-            unwritten: BTreeMap::new(),
-            reserved: 0,
-        };
+        let mut disk = Self { database, unwritten: BTreeMap::new(), reserved: 0 };
         let (format, revision) = disk.numbers().map_err(failed)?;
         if format > FORMAT {
-            return Err(Error::Newer {
-                path: path.into(),
-                found: format,
-                known: FORMAT,
-            });
+            return Err(Error::Newer { path: path.into(), found: format, known: FORMAT });
         }
         let objects = disk.load(path)?;
         disk.reserved = revision;
@@ -81,29 +70,18 @@ impl Disk {
     }
 
     fn load(&self, path: &Path) -> Result<Vec<Object>, Error> {
-        let failed = |source: Source| Error::Database {
-            path: path.into(),
-            source,
-        };
+        let failed = |source: Source| Error::Database { path: path.into(), source };
         let transaction = self.database.begin_read().map_err(|e| failed(e.into()))?;
-        let table = transaction
-            .open_table(OBJECTS)
-            .map_err(|e| failed(e.into()))?;
+        let table = transaction.open_table(OBJECTS).map_err(|e| failed(e.into()))?;
         let mut objects = Vec::new();
         for entry in table.iter().map_err(|e| failed(e.into()))? {
             let (key, bytes) = entry.map_err(|e| failed(e.into()))?;
-            let damaged = |source: Source| Error::Damaged {
-                path: PathBuf::from(path),
-                key: key.value().to_owned(),
-                source,
-            };
+            let damaged =
+                |source: Source| Error::Damaged { path: PathBuf::from(path), key: key.value().to_owned(), source };
             match decode(key.value(), bytes.value()).map_err(damaged)? {
                 Some(object) => objects.push(object),
                 // A kind that this version does not serve stays in the file for one that does.
-                None => tracing::warn!(
-                    key = key.value(),
-                    "object of an unknown kind in the database"
-                ),
+                None => tracing::warn!(key = key.value(), "object of an unknown kind in the database"),
             }
         }
         Ok(objects)
@@ -146,9 +124,7 @@ impl Disk {
                 }
             }
             if reserved != self.reserved {
-                transaction
-                    .open_table(NUMBERS)?
-                    .insert("reserved", reserved)?;
+                transaction.open_table(NUMBERS)?.insert("reserved", reserved)?;
             }
         }
         transaction.commit()?;
@@ -160,36 +136,20 @@ impl Disk {
 
 /// Secrets are in it: only its owner may read it.
 fn open_file(path: &Path) -> Result<Database, Source> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)?;
-    Ok(Builder::new()
-        .set_cache_size(PAGE_CACHE)
-        .create_with_backend(FileBackend::new(file)?)?)
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    Ok(Builder::new().set_cache_size(PAGE_CACHE).create_with_backend(FileBackend::new(file)?)?)
 }
 
 fn encode(change: &Change) -> (String, Option<Bytes>) {
-    let Object {
-        kind, key, json, ..
-    } = &*change.object;
+    let Object { kind, key, json, .. } = &*change.object;
     let at = format!("{}/{}/{}", kind.resource(), key.namespace, key.name);
-    (
-        at,
-        (change.happened != Happened::Deleted).then(|| json.clone()),
-    )
+    (at, (change.happened != Happened::Deleted).then(|| json.clone()))
 }
 
 fn decode(at: &str, stored: &[u8]) -> Result<Option<Object>, Source> {
     let (resource, key) = at.split_once('/').ok_or("the key has no resource")?;
     let (namespace, name) = key.split_once('/').ok_or("the key has no namespace")?;
-    let Some(kind) = KINDS
-        .iter()
-        .find(|kind: &&Kind| kind.resource() == resource)
-    else {
+    let Some(kind) = KINDS.iter().find(|kind: &&Kind| kind.resource() == resource) else {
         return Ok(None);
     };
     let (format, json) = stored.split_first().ok_or("it is empty")?;
@@ -201,10 +161,5 @@ fn decode(at: &str, stored: &[u8]) -> Result<Option<Object>, Source> {
         .as_str()
         .and_then(|version| version.parse().ok())
         .ok_or("it has no resource version")?;
-    Ok(Some(Object::new(
-        kind,
-        Key::new(namespace, name),
-        revision,
-        &value,
-    )))
+    Ok(Some(Object::new(kind, Key::new(namespace, name), revision, &value)))
 }

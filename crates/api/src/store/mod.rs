@@ -69,20 +69,10 @@ impl Store {
         objects.into_iter().for_each(|object| cache.load(object));
         let cache = Arc::new(RwLock::new(cache));
         let (requests, queue) = mpsc::channel(QUEUE);
-        let mut owner = Owner {
-            cache: cache.clone(),
-            disk,
-        };
-        let owner = thread::Builder::new()
-            .name("api-store".into())
-            .spawn(move || owner.run(queue))
-            .map_err(Error::Thread)?;
-        Ok(Self {
-            cache,
-            requests,
-            closing: watch::Sender::new(false),
-            owner: Some(owner).into(),
-        })
+        let mut owner = Owner { cache: cache.clone(), disk };
+        let owner =
+            thread::Builder::new().name("api-store".into()).spawn(move || owner.run(queue)).map_err(Error::Thread)?;
+        Ok(Self { cache, requests, closing: watch::Sender::new(false), owner: Some(owner).into() })
     }
 
     /// The published state. Hold it briefly: publishing waits for it.
@@ -115,20 +105,9 @@ impl Store {
             }
         });
         let closed = || Failure::unavailable("the API server is shutting down");
-        let request = Request {
-            work,
-            weight,
-            dry_run,
-        };
-        self.requests
-            .send(Some(request))
-            .await
-            .map_err(|_| closed())?;
-        receiver.await.unwrap_or_else(|_| {
-            Err(Failure::internal(
-                "the store gave no answer; the log says why",
-            ))
-        })
+        let request = Request { work, weight, dry_run };
+        self.requests.send(Some(request)).await.map_err(|_| closed())?;
+        receiver.await.unwrap_or_else(|_| Err(Failure::internal("the store gave no answer; the log says why")))
     }
 
     /// Lets queued writes finish, then ends the owner thread and closes the database.
@@ -136,11 +115,7 @@ impl Store {
         self.closing.send_replace(true);
         // A send fails only when the owner has ended already.
         drop(self.requests.send(None).await);
-        let owner = self
-            .owner
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let owner = self.owner.write().unwrap_or_else(PoisonError::into_inner).take();
         let Some(owner) = owner else { return Ok(()) };
         let joined = tokio::task::spawn_blocking(move || owner.join()).await;
         match joined {
@@ -168,11 +143,7 @@ impl Owner {
                     break;
                 };
                 batch.push(request);
-                next = if batch.len() < BATCH {
-                    queue.try_recv().ok()
-                } else {
-                    None
-                };
+                next = if batch.len() < BATCH { queue.try_recv().ok() } else { None };
             }
             self.serve(batch);
             if closing {
@@ -188,12 +159,7 @@ impl Owner {
         let mut answers = Vec::with_capacity(batch.len());
         // Revisions are published in order: light changes overtake the disk only ahead of the first full one.
         let mut light = 0;
-        for Request {
-            work,
-            weight,
-            dry_run,
-        } in batch
-        {
+        for Request { work, weight, dry_run } in batch {
             let mark = transaction.mark();
             let answer = catch_unwind(AssertUnwindSafe(|| work(&mut transaction)));
             if dry_run || !matches!(answer, Ok(Some(_))) {
@@ -209,9 +175,7 @@ impl Owner {
         let full = changes.split_off(light);
         let full = self.publish_light(changes, full);
         let committed = self.commit(full);
-        answers
-            .into_iter()
-            .for_each(|answer| answer(committed.clone()));
+        answers.into_iter().for_each(|answer| answer(committed.clone()));
     }
 
     /// Shows the light changes; from the first one whose revision is not reserved yet, all wait for the disk.
@@ -228,12 +192,7 @@ impl Owner {
 
     fn commit(&mut self, changes: Vec<Change>) -> Result<(), Failure> {
         let newest = changes.last().map_or_else(
-            || {
-                self.cache
-                    .read()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .revision
-            },
+            || self.cache.read().unwrap_or_else(PoisonError::into_inner).revision,
             |change| change.object.revision,
         );
         if changes.is_empty() && !self.disk.has_unwritten() {
@@ -245,10 +204,7 @@ impl Owner {
                 Ok(())
             }
             Err(error) => {
-                tracing::error!(
-                    error = &*error as &dyn std::error::Error,
-                    "write the database"
-                );
+                tracing::error!(error = &*error as &dyn std::error::Error, "write the database");
                 Err(Failure::internal(format!("write the database: {error}")))
             }
         }

@@ -18,10 +18,7 @@ pub(crate) struct Key {
 
 impl Key {
     pub(crate) fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        Self { namespace: namespace.into(), name: name.into() }
     }
 }
 
@@ -46,19 +43,8 @@ impl Object {
             .flatten()
             .filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())))
             .collect();
-        let fields = kind
-            .fields
-            .iter()
-            .map(|(_, at)| text(value.pointer(at)))
-            .collect();
-        Self {
-            kind,
-            key,
-            revision,
-            json: value.to_string().into(),
-            labels,
-            fields,
-        }
+        let fields = kind.fields.iter().map(|(_, at)| text(value.pointer(at))).collect();
+        Self { kind, key, revision, json: value.to_string().into(), labels, fields }
     }
 
     /// The object as a value, to be changed or looked into.
@@ -76,11 +62,7 @@ impl Object {
             "metadata.name" => Some(&self.key.name),
             "metadata.namespace" if self.kind.namespaced => Some(&self.key.namespace),
             _ => {
-                let at = self
-                    .kind
-                    .fields
-                    .iter()
-                    .position(|(field, _)| *field == label)?;
+                let at = self.kind.fields.iter().position(|(field, _)| *field == label)?;
                 Some(&self.fields[at])
             }
         }

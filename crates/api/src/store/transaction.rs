@@ -26,12 +26,7 @@ struct Staged {
 
 impl<'a> Transaction<'a> {
     pub(super) fn new(cache: &'a Cache) -> Self {
-        Self {
-            cache,
-            staged: BTreeMap::new(),
-            log: Vec::new(),
-            revision: cache.revision,
-        }
+        Self { cache, staged: BTreeMap::new(), log: Vec::new(), revision: cache.revision }
     }
 
     pub(crate) fn get(&self, kind: &'static Kind, key: &Key) -> Option<Arc<Object>> {
@@ -43,11 +38,8 @@ impl<'a> Transaction<'a> {
 
     /// All objects of a kind in a namespace, or in all.
     pub(crate) fn list(&self, kind: &'static Kind, namespace: Option<&str>) -> Vec<Arc<Object>> {
-        let mut objects: BTreeMap<&Key, &Arc<Object>> = self
-            .cache
-            .objects(kind, namespace)
-            .map(|object| (&object.key, object))
-            .collect();
+        let mut objects: BTreeMap<&Key, &Arc<Object>> =
+            self.cache.objects(kind, namespace).map(|object| (&object.key, object)).collect();
         for ((plural, key), object) in &self.staged {
             if *plural == kind.plural && namespace.is_none_or(|n| n == key.namespace) {
                 match object {
@@ -62,11 +54,7 @@ impl<'a> Transaction<'a> {
     /// Stages an object; its resource version is set here.
     pub(crate) fn put(&mut self, kind: &'static Kind, key: Key, value: Value) -> Arc<Object> {
         let previous = self.get(kind, &key);
-        let happened = if previous.is_some() {
-            Happened::Modified
-        } else {
-            Happened::Added
-        };
+        let happened = if previous.is_some() { Happened::Modified } else { Happened::Added };
         self.stage(kind, key, value, happened, previous)
     }
 
@@ -89,11 +77,7 @@ impl<'a> Transaction<'a> {
         let object = Arc::new(Object::new(kind, key.clone(), self.revision, &value));
         let now = (happened != Happened::Deleted).then(|| object.clone());
         let shadowed = self.staged.insert((kind.plural, key), now);
-        let change = Change {
-            happened,
-            object: object.clone(),
-            previous,
-        };
+        let change = Change { happened, object: object.clone(), previous };
         self.log.push(Staged { change, shadowed });
         object
     }

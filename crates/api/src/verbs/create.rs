@@ -26,21 +26,14 @@ pub(crate) fn create(
 ) -> Result<Written, Failure> {
     let kind = target.kind;
     if !matches!(meta::text(&object, "resourceVersion"), "" | "0") {
-        return Err(Failure::bad_request(
-            "resourceVersion should not be set on objects to be created",
-        ));
+        return Err(Failure::bad_request("resourceVersion should not be set on objects to be created"));
     }
     meta::place(&mut object, target)?;
     name(transaction, kind, &mut object);
     check_namespace(transaction, kind, &object)?;
     let (mut object, errors, warnings) = prepare(kind, object, context, warnings);
     refuse(kind, &object, errors)?;
-    apply::update(
-        kind.schema,
-        None,
-        &mut object,
-        &who(kind, None, options, context),
-    );
+    apply::update(kind.schema, None, &mut object, &who(kind, None, options, context));
     put(transaction, kind, object, warnings)
 }
 
@@ -54,9 +47,7 @@ pub(super) fn create_applied(
 ) -> Result<Written, Failure> {
     let uid = meta::text(&object, "uid");
     if !uid.is_empty() {
-        let why = format!(
-            "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
-        );
+        let why = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
         return Err(Failure::conflict(kind, meta::text(&object, "name"), &why));
     }
     check_namespace(transaction, kind, &object)?;
@@ -95,21 +86,14 @@ fn name(transaction: &Transaction<'_>, kind: &'static Kind, object: &mut Value) 
     for _ in 0..NAME_TRIES {
         let name = meta::generate_name(&base);
         object["metadata"]["name"] = name.as_str().into();
-        if transaction
-            .get(kind, &Key::new(namespace.as_str(), name))
-            .is_none()
-        {
+        if transaction.get(kind, &Key::new(namespace.as_str(), name)).is_none() {
             return;
         }
     }
 }
 
 /// The namespace must exist and stay.
-fn check_namespace(
-    transaction: &Transaction<'_>,
-    kind: &Kind,
-    object: &Value,
-) -> Result<(), Failure> {
+fn check_namespace(transaction: &Transaction<'_>, kind: &Kind, object: &Value) -> Result<(), Failure> {
     if !kind.namespaced {
         return Ok(());
     }
@@ -130,17 +114,10 @@ fn put(
     object: Value,
     warnings: Vec<String>,
 ) -> Result<Written, Failure> {
-    let key = Key::new(
-        meta::text(&object, "namespace"),
-        meta::text(&object, "name"),
-    );
+    let key = Key::new(meta::text(&object, "namespace"), meta::text(&object, "name"));
     if transaction.get(kind, &key).is_some() {
         return Err(Failure::already_exists(kind, &key.name));
     }
     let object = transaction.put(kind, key, object);
-    Ok(Written {
-        object,
-        created: true,
-        warnings,
-    })
+    Ok(Written { object, created: true, warnings })
 }

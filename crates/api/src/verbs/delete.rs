@@ -40,43 +40,22 @@ pub(crate) fn delete(
     options: &DeleteOptions,
     context: &Context,
 ) -> Result<Deleted, Failure> {
-    let live = transaction
-        .get(kind, key)
-        .ok_or_else(|| Failure::not_found(kind, &key.name))?;
+    let live = transaction.get(kind, key).ok_or_else(|| Failure::not_found(kind, &key.name))?;
     let object = live.value();
     check_preconditions(kind, &object, options)?;
     if std::ptr::eq(kind, NAMESPACE) {
         return delete_namespace(transaction, key, object, context);
     }
     let grace = (kind.grace)(&object, options.grace, context);
-    Ok(mark_or_remove(
-        transaction,
-        &live,
-        object,
-        (grace, options.grace.is_some()),
-        context,
-    ))
+    Ok(mark_or_remove(transaction, &live, object, (grace, options.grace.is_some()), context))
 }
 
-fn check_preconditions(
-    kind: &Kind,
-    object: &Value,
-    options: &DeleteOptions,
-) -> Result<(), Failure> {
-    let conditions = [
-        ("UID", &options.uid, "uid"),
-        (
-            "ResourceVersion",
-            &options.resource_version,
-            "resourceVersion",
-        ),
-    ];
+fn check_preconditions(kind: &Kind, object: &Value, options: &DeleteOptions) -> Result<(), Failure> {
+    let conditions = [("UID", &options.uid, "uid"), ("ResourceVersion", &options.resource_version, "resourceVersion")];
     for (word, asked, field) in conditions {
         let found = meta::text(object, field);
         if let Some(asked) = asked.as_deref().filter(|asked| *asked != found) {
-            let why = format!(
-                "Precondition failed: {word} in precondition: {asked}, {word} in object meta: {found}"
-            );
+            let why = format!("Precondition failed: {word} in precondition: {asked}, {word} in object meta: {found}");
             return Err(Failure::conflict(kind, meta::text(object, "name"), &why));
         }
     }
@@ -103,17 +82,11 @@ fn mark_or_remove(
         if !meta::is_deleting(&object) {
             object["metadata"]["deletionTimestamp"] = context.now.clone().into();
         }
-        return Deleted {
-            object: remove(transaction, kind, key.clone(), object),
-            gone: true,
-        };
+        return Deleted { object: remove(transaction, kind, key.clone(), object), gone: true };
     }
     let since = match deletion(&object) {
         Some((_, current)) if current == grace => {
-            return Deleted {
-                object: live.clone(),
-                gone: false,
-            };
+            return Deleted { object: live.clone(), gone: false };
         }
         // The grace shrinks from where it began.
         Some((deadline, current)) => add_seconds(deadline, -current),
@@ -124,26 +97,17 @@ fn mark_or_remove(
     };
     object["metadata"]["deletionTimestamp"] = rfc3339(add_seconds(since, grace)).into();
     object["metadata"]["deletionGracePeriodSeconds"] = grace.into();
-    Deleted {
-        object: transaction.put(kind, key.clone(), object),
-        gone: false,
-    }
+    Deleted { object: transaction.put(kind, key.clone(), object), gone: false }
 }
 
 /// The deadline and the grace of an object that was marked before.
 fn deletion(object: &Value) -> Option<(Timestamp, i64)> {
     let deadline = meta::text(object, "deletionTimestamp").parse().ok()?;
-    Some((
-        deadline,
-        object["metadata"]["deletionGracePeriodSeconds"]
-            .as_i64()
-            .unwrap_or(0),
-    ))
+    Some((deadline, object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0)))
 }
 
 fn add_seconds(time: Timestamp, seconds: i64) -> Timestamp {
-    time.saturating_add(SignedDuration::from_secs(seconds))
-        .unwrap_or(time)
+    time.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(time)
 }
 
 /// A time as Kubernetes writes it: whole seconds.
@@ -152,12 +116,7 @@ pub(crate) fn rfc3339(time: Timestamp) -> String {
 }
 
 /// Removes an object, and its namespace if that only waited for it.
-pub(super) fn remove(
-    transaction: &mut Transaction<'_>,
-    kind: &'static Kind,
-    key: Key,
-    last: Value,
-) -> Arc<Object> {
+pub(super) fn remove(transaction: &mut Transaction<'_>, kind: &'static Kind, key: Key, last: Value) -> Arc<Object> {
     let namespace = key.namespace.clone();
     let object = transaction.remove(kind, key, last);
     if kind.namespaced {
@@ -192,24 +151,15 @@ fn delete_namespace(
     Ok(match remove_empty_namespace(transaction, &key.name) {
         Some(object) => Deleted { object, gone: true },
         None => match transaction.get(NAMESPACE, key) {
-            Some(object) => Deleted {
-                object,
-                gone: false,
-            },
+            Some(object) => Deleted { object, gone: false },
             // The last of its content took it along.
-            None => Deleted {
-                object: marked,
-                gone: true,
-            },
+            None => Deleted { object: marked, gone: true },
         },
     })
 }
 
 /// Removes a namespace that is terminating and holds nothing any more.
-pub(super) fn remove_empty_namespace(
-    transaction: &mut Transaction<'_>,
-    name: &str,
-) -> Option<Arc<Object>> {
+pub(super) fn remove_empty_namespace(transaction: &mut Transaction<'_>, name: &str) -> Option<Arc<Object>> {
     let key = Key::new("", name);
     let namespace = transaction.get(NAMESPACE, &key)?.value();
     let mut kinds = KINDS.iter().filter(|kind| kind.namespaced);
@@ -228,10 +178,7 @@ pub(crate) fn delete_collection(
     options: &DeleteOptions,
     context: &Context,
 ) -> Result<Vec<Arc<Object>>, Failure> {
-    let selected = transaction
-        .list(kind, namespace)
-        .into_iter()
-        .filter(|o| selector.matches(o));
+    let selected = transaction.list(kind, namespace).into_iter().filter(|o| selector.matches(o));
     let selected: Vec<Arc<Object>> = selected.take(MAX_COLLECTION).collect();
     let mut deleted = Vec::with_capacity(selected.len());
     for object in selected {
@@ -258,13 +205,7 @@ pub(crate) fn expire(transaction: &mut Transaction<'_>, now: Timestamp, ttl: Dur
 
 /// The newest time that an event tells of itself.
 fn last_written(event: &Value) -> Option<Timestamp> {
-    let times = [
-        &event["metadata"]["creationTimestamp"],
-        &event["lastTimestamp"],
-        &event["series"]["lastObservedTime"],
-    ];
-    times
-        .into_iter()
-        .filter_map(|time| time.as_str()?.parse().ok())
-        .max()
+    let times =
+        [&event["metadata"]["creationTimestamp"], &event["lastTimestamp"], &event["series"]["lastObservedTime"]];
+    times.into_iter().filter_map(|time| time.as_str()?.parse().ok()).max()
 }

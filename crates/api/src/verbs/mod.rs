@@ -31,12 +31,7 @@ pub(crate) struct Written {
 }
 
 /// Who writes, for `managedFields`.
-fn who(
-    kind: &Kind,
-    subresource: Option<Subresource>,
-    options: &WriteOptions,
-    context: &Context,
-) -> Who {
+fn who(kind: &Kind, subresource: Option<Subresource>, options: &WriteOptions, context: &Context) -> Who {
     Who {
         manager: options.manager().to_owned(),
         api_version: kind.api_version().into_owned(),
@@ -53,10 +48,7 @@ pub(crate) fn read_object(
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Value, Failure> {
-    let Document {
-        mut value,
-        duplicates,
-    } = document;
+    let Document { mut value, duplicates } = document;
     check_type(kind, &mut value)?;
     let Decoded { value, unknown } = decode(kind, value)?;
     report(kind, validation, &unknown, &duplicates, warnings)?;
@@ -66,10 +58,7 @@ pub(crate) fn read_object(
 /// The object must be of the path's kind; silence means that it is.
 fn check_type(kind: &Kind, value: &mut Value) -> Result<(), Failure> {
     if !value.is_object() {
-        return Err(Failure::bad_request(format!(
-            "the body is no {} object",
-            kind.kind
-        )));
+        return Err(Failure::bad_request(format!("the body is no {} object", kind.kind)));
     }
     let api_version = kind.api_version();
     for (field, want) in [("apiVersion", &*api_version), ("kind", kind.kind)] {
@@ -100,11 +89,7 @@ fn decode(kind: &Kind, value: Value) -> Result<Decoded, Failure> {
 }
 
 fn cannot_be_handled(kind: &Kind) -> String {
-    format!(
-        "{0} in version \"{1}\" cannot be handled as a {0}",
-        kind.kind,
-        kind.api_version()
-    )
+    format!("{0} in version \"{1}\" cannot be handled as a {0}", kind.kind, kind.api_version())
 }
 
 fn report(
@@ -114,12 +99,8 @@ fn report(
     duplicates: &[String],
     warnings: &mut Vec<String>,
 ) -> Result<(), Failure> {
-    let unknown_texts = unknown
-        .iter()
-        .map(|path| format!("unknown field \"{path}\""));
-    let duplicate_texts = duplicates
-        .iter()
-        .map(|path| format!("duplicate field \"{path}\""));
+    let unknown_texts = unknown.iter().map(|path| format!("unknown field \"{path}\""));
+    let duplicate_texts = duplicates.iter().map(|path| format!("duplicate field \"{path}\""));
     let texts: Vec<String> = duplicate_texts.chain(unknown_texts).collect();
     match validation {
         _ if texts.is_empty() => Ok(()),
@@ -156,8 +137,6 @@ fn refuse(kind: &Kind, object: &Value, errors: Vec<FieldError>) -> Result<(), Fa
         return Ok(());
     }
     let name = object["metadata"]["name"].as_str();
-    let name = name
-        .or(object["metadata"]["generateName"].as_str())
-        .unwrap_or_default();
+    let name = name.or(object["metadata"]["generateName"].as_str()).unwrap_or_default();
     Err(Failure::invalid(kind, name, &told))
 }

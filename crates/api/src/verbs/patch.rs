@@ -33,9 +33,7 @@ impl Patch {
             "application/merge-patch+json" => body::json(bytes).map(Self::Merge),
             // JSON is YAML; a JSON body keeps its lenient duplicates.
             "application/apply-patch+yaml" if bytes.trim_ascii_start().starts_with(b"{") => {
-                body::json(bytes)
-                    .or_else(|_| body::yaml(bytes))
-                    .map(Self::Apply)
+                body::json(bytes).or_else(|_| body::yaml(bytes)).map(Self::Apply)
             }
             "application/apply-patch+yaml" => body::yaml(bytes).map(Self::Apply),
             "application/strategic-merge-patch+json" => Err(Failure::unsupported_media_type(
@@ -54,8 +52,8 @@ impl Patch {
 }
 
 fn json_patch_of(bytes: &[u8]) -> Result<json_patch::Patch, Failure> {
-    let patch: json_patch::Patch = serde_json::from_slice(bytes)
-        .map_err(|e| Failure::bad_request(format!("error decoding JSON patch: {e}")))?;
+    let patch: json_patch::Patch =
+        serde_json::from_slice(bytes).map_err(|e| Failure::bad_request(format!("error decoding JSON patch: {e}")))?;
     if patch.0.len() > MAX_OPERATIONS {
         return Err(Failure::too_large(MAX_OPERATIONS));
     }
@@ -74,9 +72,8 @@ pub(crate) fn patch(
         Patch::Apply(config) => apply_config(transaction, target, config, options, context),
         Patch::Json(patch) => {
             let change = |object: &mut Value| {
-                json_patch::patch(object, &patch).map_err(|e| {
-                    Failure::unprocessable(format!("the server rejected our request: {e}"))
-                })
+                json_patch::patch(object, &patch)
+                    .map_err(|e| Failure::unprocessable(format!("the server rejected our request: {e}")))
             };
             change_live(transaction, target, change, &[], options, context)
         }
@@ -103,9 +100,7 @@ fn change_live(
 ) -> Result<Written, Failure> {
     let kind = target.kind;
     let key = key(target);
-    let live = transaction
-        .get(kind, &key)
-        .ok_or_else(|| Failure::not_found(kind, &key.name))?;
+    let live = transaction.get(kind, &key).ok_or_else(|| Failure::not_found(kind, &key.name))?;
     let old = live.value();
     let mut new = old.clone();
     change(&mut new)?;
@@ -113,25 +108,9 @@ fn change_live(
     meta::place(&mut new, target)?;
     let mut warnings = Vec::new();
     let decoded = decode(kind, new)?;
-    report(
-        kind,
-        options.validation,
-        &decoded.unknown,
-        duplicates,
-        &mut warnings,
-    )?;
-    let update = Update {
-        kind,
-        subresource: target.subresource,
-        old,
-    };
-    update.finish(
-        transaction,
-        decoded.value,
-        Managed::Update(options),
-        context,
-        warnings,
-    )
+    report(kind, options.validation, &decoded.unknown, duplicates, &mut warnings)?;
+    let update = Update { kind, subresource: target.subresource, old };
+    update.finish(transaction, decoded.value, Managed::Update(options), context, warnings)
 }
 
 fn apply_config(
@@ -161,11 +140,7 @@ fn apply_config(
     let merged = apply::apply(kind.schema, Some(&old), &config, &who, options.force)
         .map_err(|conflicts| Failure::apply_conflict(&conflicts))?;
     let merged = canonical(kind, merged)?;
-    let update = Update {
-        kind,
-        subresource: target.subresource,
-        old,
-    };
+    let update = Update { kind, subresource: target.subresource, old };
     update.finish(transaction, merged, Managed::Applied, context, warnings)
 }
 
@@ -177,10 +152,7 @@ fn read_config(
     options: &WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Value, Failure> {
-    let Document {
-        mut value,
-        duplicates,
-    } = config;
+    let Document { mut value, duplicates } = config;
     check_type(kind, &mut value)?;
     if !value["metadata"]["managedFields"].is_null() {
         return Err(Failure::bad_request("metadata.managedFields must be nil"));
@@ -203,10 +175,7 @@ fn keep_known(value: &mut Value, typed: &Value) {
             }
         }
         (Value::Array(items), Value::Array(typed)) => {
-            items
-                .iter_mut()
-                .zip(typed)
-                .for_each(|(item, typed)| keep_known(item, typed));
+            items.iter_mut().zip(typed).for_each(|(item, typed)| keep_known(item, typed));
         }
         (value, typed) => *value = typed.clone(),
     }
@@ -229,12 +198,7 @@ pub(crate) fn check_options(patch: &Patch, options: &WriteOptions) -> Result<(),
         }
         _ => return Ok(()),
     };
-    Err(Failure::invalid_as(
-        "PatchOptions",
-        "meta.k8s.io",
-        "",
-        &[wrong],
-    ))
+    Err(Failure::invalid_as("PatchOptions", "meta.k8s.io", "", &[wrong]))
 }
 
 #[cfg(test)]
@@ -246,27 +210,16 @@ mod tests {
     #[test]
     fn a_configuration_claims_only_what_it_says() {
         let mut value = json!({"a": null, "b": [{"c": 1, "x": 2}], "d": "1.0"});
-        keep_known(
-            &mut value,
-            &json!({"b": [{"c": 1, "required": ""}], "d": "1", "e": 5}),
-        );
+        keep_known(&mut value, &json!({"b": [{"c": 1, "required": ""}], "d": "1", "e": 5}));
         assert_eq!(value, json!({"b": [{"c": 1}], "d": "1"}));
     }
 
     #[test]
     fn unknown_kinds_of_patches_are_refused_by_name() {
         let strategic = "application/strategic-merge-patch+json";
-        let refused = Patch::parse(strategic, &Bytes::from_static(b"{}"))
-            .err()
-            .unwrap();
+        let refused = Patch::parse(strategic, &Bytes::from_static(b"{}")).err().unwrap();
         assert_eq!(refused.code(), 415);
         assert!(refused.message().contains(strategic));
-        assert_eq!(
-            Patch::parse("text/plain", &Bytes::new())
-                .err()
-                .unwrap()
-                .code(),
-            415
-        );
+        assert_eq!(Patch::parse("text/plain", &Bytes::new()).err().unwrap().code(), 415);
     }
 }

@@ -25,21 +25,14 @@ pub(crate) fn replace(
     let key = key(target);
     let live = transaction.get(target.kind, &key);
     let live = live.ok_or_else(|| Failure::not_found(target.kind, &key.name))?;
-    let update = Update {
-        kind: target.kind,
-        subresource: target.subresource,
-        old: live.value(),
-    };
+    let update = Update { kind: target.kind, subresource: target.subresource, old: live.value() };
     let manager = Managed::Update(options);
     update.finish(transaction, object, manager, context, warnings)
 }
 
 /// The key of the object that a path names.
 pub(super) fn key(target: &Target) -> Key {
-    Key::new(
-        target.namespace.as_deref().unwrap_or_default(),
-        target.name.as_deref().unwrap_or_default(),
-    )
+    Key::new(target.namespace.as_deref().unwrap_or_default(), target.name.as_deref().unwrap_or_default())
 }
 
 /// How the managed fields of an update come about.
@@ -66,11 +59,7 @@ impl Update {
         context: &Context,
         mut warnings: Vec<String>,
     ) -> Result<Written, Failure> {
-        let Self {
-            kind,
-            subresource,
-            old,
-        } = self;
+        let Self { kind, subresource, old } = self;
         meta::check_identity(kind, &new, &old)?;
         let applied = new["metadata"]["managedFields"].clone();
         meta::prepare_update(&mut new, &old);
@@ -133,15 +122,9 @@ fn store(
     } else if meta::may_go(&new) {
         remove(transaction, kind, key, new)
     } else if new == *old {
-        transaction
-            .get(kind, &key)
-            .expect("its old state was just read")
+        transaction.get(kind, &key).expect("its old state was just read")
     } else {
         transaction.put(kind, key, new)
     };
-    Ok(Written {
-        object,
-        created: false,
-        warnings,
-    })
+    Ok(Written { object, created: false, warnings })
 }

@@ -32,26 +32,15 @@ fn fake_v2(groups: &[(&str, &str)]) -> (tempfile::TempDir, Hierarchy) {
 }
 
 fn content(dir: &Path, file: &str) -> String {
-    fs::read_to_string(dir.join(file))
-        .unwrap()
-        .trim()
-        .to_owned()
+    fs::read_to_string(dir.join(file)).unwrap().trim().to_owned()
 }
 
 #[test]
 fn v2_controllers_are_enabled_in_every_ancestor_and_not_in_the_group_itself() {
     let all = "cpuset cpu io memory hugetlb pids rdma";
-    let (tree, hierarchy) = fake_v2(&[
-        ("", all),
-        ("top", all),
-        ("top/pod", "cpu memory pids"),
-        ("top/pod/c", "cpu memory pids"),
-    ]);
-    hierarchy
-        .group("pod/c")
-        .unwrap()
-        .create(&Limits::default())
-        .unwrap();
+    let (tree, hierarchy) =
+        fake_v2(&[("", all), ("top", all), ("top/pod", "cpu memory pids"), ("top/pod/c", "cpu memory pids")]);
+    hierarchy.group("pod/c").unwrap().create(&Limits::default()).unwrap();
     let on = |group: &str| content(&tree.path().join(group), "cgroup.subtree_control");
     assert_eq!(on(""), "+cpu +cpuset +memory +pids +hugetlb +io");
     assert_eq!(on("top/pod"), "+cpu +memory +pids");
@@ -60,10 +49,7 @@ fn v2_controllers_are_enabled_in_every_ancestor_and_not_in_the_group_itself() {
 
 #[test]
 fn what_is_enabled_is_not_enabled_again() {
-    assert_eq!(
-        missing_controllers("cpu memory pids misc", "memory"),
-        "+cpu +pids"
-    );
+    assert_eq!(missing_controllers("cpu memory pids misc", "memory"), "+cpu +pids");
     assert_eq!(missing_controllers("cpu", "cpu memory"), "");
 }
 
@@ -78,10 +64,7 @@ fn v2_limits_are_written_to_the_group() {
         memory_swap: Some(1 << 20), // no memory.swap.max here: nothing to forbid
         memory_oom_group: Some(true),
         pids: Some(64),
-        hugepages: vec![HugepageLimit {
-            page_size: "2MB".into(),
-            limit: 0,
-        }],
+        hugepages: vec![HugepageLimit { page_size: "2MB".into(), limit: 0 }],
         ..Limits::default()
     };
     let group = hierarchy.group("/c").unwrap();
@@ -105,21 +88,9 @@ fn v2_limits_are_written_to_the_group() {
 #[test]
 fn a_limit_without_its_controller_is_an_error_that_names_it() {
     let (_tree, hierarchy) = fake_v2(&[("", ""), ("top", ""), ("top/c", "")]);
-    let limits = Limits {
-        cpuset_cpus: Some("0".into()),
-        ..Limits::default()
-    };
+    let limits = Limits { cpuset_cpus: Some("0".into()), ..Limits::default() };
     let error = hierarchy.group("c").unwrap().create(&limits).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::NoController {
-                controller: "cpuset",
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, Error::NoController { controller: "cpuset", .. }), "{error}");
 }
 
 #[test]
@@ -129,21 +100,9 @@ fn joint_mounts_are_one_directory() {
         (Controller::Cpuacct, PathBuf::from("/c/cpu,cpuacct")),
         (Controller::Memory, PathBuf::from("/c/memory")),
     ]);
-    let group = Hierarchy::new(Layout::V1(mounts), "")
-        .unwrap()
-        .group("a/b")
-        .unwrap();
-    assert_eq!(
-        group.join_files(),
-        [
-            PathBuf::from("/c/cpu,cpuacct/a/b/tasks"),
-            PathBuf::from("/c/memory/a/b/tasks")
-        ]
-    );
-    assert_eq!(
-        group.oom_counter(),
-        Path::new("/c/memory/a/b/memory.oom_control")
-    );
+    let group = Hierarchy::new(Layout::V1(mounts), "").unwrap().group("a/b").unwrap();
+    assert_eq!(group.join_files(), [PathBuf::from("/c/cpu,cpuacct/a/b/tasks"), PathBuf::from("/c/memory/a/b/tasks")]);
+    assert_eq!(group.oom_counter(), Path::new("/c/memory/a/b/memory.oom_control"));
 }
 
 #[test]
@@ -160,13 +119,8 @@ struct Own(Group);
 impl Own {
     fn new(name: &str) -> Self {
         let root = format!("/podd-test-{}-{name}", std::process::id());
-        let group = Hierarchy::detect(root)
-            .expect("cgroups are mounted")
-            .group("")
-            .unwrap();
-        group
-            .create(&Limits::default())
-            .expect("root may make groups");
+        let group = Hierarchy::detect(root).expect("cgroups are mounted").group("").unwrap();
+        group.create(&Limits::default()).expect("root may make groups");
         Own(group)
     }
 }
@@ -180,11 +134,7 @@ impl Drop for Own {
 
 /// A shell that joins `group` by itself and then becomes `script`.
 fn run(group: &Group, script: &str) -> Child {
-    let join: String = group
-        .join_files()
-        .iter()
-        .map(|f| format!("echo 0 > {} && ", f.display()))
-        .collect();
+    let join: String = group.join_files().iter().map(|f| format!("echo 0 > {} && ", f.display())).collect();
     Command::new("sh")
         .args(["-c", &format!("{join} exec {script}")])
         .stdin(Stdio::piped())
@@ -206,11 +156,7 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
 fn a_pod_tree_with_limits_is_made_and_removed() {
     let own = Own::new("tree");
     let pod = own.0.child("burstable/pod1").unwrap();
-    pod.create(&Limits {
-        cpu_shares: Some(512),
-        ..Limits::default()
-    })
-    .unwrap();
+    pod.create(&Limits { cpu_shares: Some(512), ..Limits::default() }).unwrap();
     let container = pod.child("c1").unwrap();
     let limits = Limits {
         cpu_shares: Some(256),
@@ -227,10 +173,7 @@ fn a_pod_tree_with_limits_is_made_and_removed() {
     let read = |controller, file: &str| content(&container.dir(controller).unwrap(), file);
     assert_eq!(read(Controller::Cpu, "cpu.shares"), "256");
     assert_eq!(read(Controller::Cpu, "cpu.cfs_quota_us"), "20000");
-    assert_eq!(
-        read(Controller::Memory, "memory.limit_in_bytes"),
-        (64u64 << 20).to_string()
-    );
+    assert_eq!(read(Controller::Memory, "memory.limit_in_bytes"), (64u64 << 20).to_string());
     assert_eq!(read(Controller::Pids, "pids.max"), "32");
     assert_eq!(read(Controller::Cpuset, "cpuset.cpus"), "0");
     assert_ne!(read(Controller::Cpuset, "cpuset.mems"), "", "inherited");
@@ -244,16 +187,10 @@ fn a_pod_tree_with_limits_is_made_and_removed() {
         ..Limits::default()
     };
     container.update(&more).unwrap();
-    assert_eq!(
-        read(Controller::Memory, "memory.limit_in_bytes"),
-        (128u64 << 20).to_string()
-    );
+    assert_eq!(read(Controller::Memory, "memory.limit_in_bytes"), (128u64 << 20).to_string());
     assert_eq!(read(Controller::Cpu, "cpu.cfs_quota_us"), "5000");
     container.update(&limits).unwrap();
-    assert_eq!(
-        read(Controller::Memory, "memory.memsw.limit_in_bytes"),
-        (64u64 << 20).to_string()
-    );
+    assert_eq!(read(Controller::Memory, "memory.memsw.limit_in_bytes"), (64u64 << 20).to_string());
 
     pod.remove(PATIENCE).unwrap();
     assert!(!pod.exists() && !container.exists());
@@ -265,17 +202,11 @@ fn a_device_outside_the_list_cannot_be_opened() {
     let own = Own::new("devices");
     let group = own.0.child("c").unwrap();
     group
-        .create(&Limits {
-            devices: Some(vec![DeviceRule::allow(DeviceKind::Char, 1, Some(3))]),
-            ..Limits::default()
-        })
+        .create(&Limits { devices: Some(vec![DeviceRule::allow(DeviceKind::Char, 1, Some(3))]), ..Limits::default() })
         .unwrap();
-    let output = run(
-        &group,
-        "sh -c 'cat /dev/null && echo null; head -c1 /dev/zero || echo denied'",
-    )
-    .wait_with_output()
-    .unwrap();
+    let output = run(&group, "sh -c 'cat /dev/null && echo null; head -c1 /dev/zero || echo denied'")
+        .wait_with_output()
+        .unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "null\ndenied\n");
 }
 
@@ -306,17 +237,9 @@ fn a_child_that_joins_is_counted_and_killed_with_its_descendants() {
 fn a_process_over_its_memory_limit_is_killed_and_counted() {
     let own = Own::new("oom");
     let group = own.0.child("c").unwrap();
-    group
-        .create(&Limits {
-            memory: Some(8 << 20),
-            memory_swap: Some(8 << 20),
-            ..Limits::default()
-        })
-        .unwrap();
+    group.create(&Limits { memory: Some(8 << 20), memory_swap: Some(8 << 20), ..Limits::default() }).unwrap();
     assert_eq!(group.oom_kills().unwrap(), 0);
-    let status = run(&group, "dd if=/dev/zero of=/dev/null bs=64M count=1")
-        .wait()
-        .unwrap();
+    let status = run(&group, "dd if=/dev/zero of=/dev/null bs=64M count=1").wait().unwrap();
     assert!(!status.success());
     assert_eq!(group.oom_kills().unwrap(), 1);
 }
@@ -325,27 +248,14 @@ fn a_process_over_its_memory_limit_is_killed_and_counted() {
 fn statistics_show_what_was_used() {
     let own = Own::new("stats");
     let group = own.0.child("c").unwrap();
-    group
-        .create(&Limits {
-            memory: Some(256 << 20),
-            ..Limits::default()
-        })
-        .unwrap();
-    run(
-        &group,
-        "sh -c 'i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done'",
-    )
-    .wait()
-    .unwrap();
+    group.create(&Limits { memory: Some(256 << 20), ..Limits::default() }).unwrap();
+    run(&group, "sh -c 'i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done'").wait().unwrap();
     let mut sleeper = run(&group, "sleep 1000");
     until("the sleeper", || group.pids().unwrap().len() == 1);
     let stats = group.stats().unwrap();
     let memory = stats.memory.unwrap();
     assert!(stats.cpu.unwrap().usage_ns > 1_000_000, "{stats:?}");
-    assert!(
-        memory.usage >= memory.working_set && memory.working_set > 0,
-        "{stats:?}"
-    );
+    assert!(memory.usage >= memory.working_set && memory.working_set > 0, "{stats:?}");
     assert_eq!(memory.limit, Some(256 << 20));
     assert_eq!(stats.pids, Some(1));
     sleeper.kill().unwrap();
@@ -363,11 +273,7 @@ fn creation_and_limits_stay_near_the_kernels_own_cost() {
         cpu_period: Some(100_000),
         memory: Some(64 << 20),
         pids: Some(32),
-        devices: Some(
-            (0..10)
-                .map(|minor| DeviceRule::allow(DeviceKind::Char, 1, Some(minor)))
-                .collect(),
-        ),
+        devices: Some((0..10).map(|minor| DeviceRule::allow(DeviceKind::Char, 1, Some(minor))).collect()),
         ..Limits::default()
     };
     let mut times: Vec<_> = (0..40)
@@ -379,10 +285,7 @@ fn creation_and_limits_stay_near_the_kernels_own_cost() {
         })
         .collect();
     times.sort_unstable();
-    println!(
-        "create with limits: p10 {:?}, median {:?}",
-        times[4], times[20]
-    );
+    println!("create with limits: p10 {:?}, median {:?}", times[4], times[20]);
     // The measured floor is 0.36 ms; the bound only catches a grace period or a sleep.
     assert!(times[4] < Duration::from_millis(5), "{times:?}");
 }
@@ -398,15 +301,10 @@ fn the_kernel_takes_the_device_program_and_cgroup_kill_on_v2() {
     };
     let mount = PathBuf::from(mount.split(' ').nth(4).unwrap());
     let hierarchy = Hierarchy::new(Layout::V2(mount), "").unwrap();
-    let own = Own(hierarchy
-        .group(format!("podd-test-{}-bpf", std::process::id()))
-        .unwrap());
+    let own = Own(hierarchy.group(format!("podd-test-{}-bpf", std::process::id())).unwrap());
     make_dir(&own.0.v2_dir().unwrap()).unwrap();
     let null = DeviceRule::allow(DeviceKind::Char, 1, Some(3));
-    let random = DeviceRule {
-        write: false,
-        ..DeviceRule::allow(DeviceKind::Char, 1, Some(9))
-    };
+    let random = DeviceRule { write: false, ..DeviceRule::allow(DeviceKind::Char, 1, Some(9)) };
     own.0.restrict_devices(&[null, random]).unwrap();
     let script = "sh -c 'for d in null zero urandom; do head -c1 /dev/$d >/dev/null && echo $d; done; (: >/dev/urandom) || echo readonly'";
     let output = run(&own.0, script).wait_with_output().unwrap();

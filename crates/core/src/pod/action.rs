@@ -208,13 +208,9 @@ impl Action {
                 Target::Image(container.clone())
             }
             Action::CreateSandbox { .. } => Target::NewSandbox,
-            Action::StopSandbox { id } | Action::RemoveSandbox { id } => {
-                Target::Sandbox(id.clone())
-            }
+            Action::StopSandbox { id } | Action::RemoveSandbox { id } => Target::Sandbox(id.clone()),
             Action::StartContainer { container, .. } => Target::Container(container.clone()),
-            Action::KillContainer { id, .. } | Action::RemoveContainer { id, .. } => {
-                Target::Instance(id.clone())
-            }
+            Action::KillContainer { id, .. } | Action::RemoveContainer { id, .. } => Target::Instance(id.clone()),
             Action::PublishFinalStatus | Action::DeleteObject => Target::Object,
         }
     }
@@ -222,10 +218,7 @@ impl Action {
     /// Whether it may take long and be dropped half-way, so that deciding goes on beside it: a pull, and the wait
     /// for a container's end. All others are short, and nothing is decided until they have ended.
     pub fn is_patient(&self) -> bool {
-        matches!(
-            self,
-            Action::PullImage { .. } | Action::KillContainer { .. }
-        )
+        matches!(self, Action::PullImage { .. } | Action::KillContainer { .. })
     }
 
     /// One lower-case word for traces.

@@ -18,11 +18,8 @@ pub struct Limits {
 
 impl Limits {
     /// Image pulls: 10 s to 300 s, forgotten after twice the longest.
-    pub const PULL: Limits = Limits {
-        initial: Duration::from_secs(10),
-        max: Duration::from_secs(300),
-        forget: Duration::from_secs(600),
-    };
+    pub const PULL: Limits =
+        Limits { initial: Duration::from_secs(10), max: Duration::from_secs(300), forget: Duration::from_secs(600) };
 
     /// Crashed containers, with the node's longest wait: starts at 10 s or at that, whichever is shorter.
     pub fn crash(max_restart_period: Duration) -> Limits {
@@ -48,35 +45,17 @@ pub struct BackOff {
 impl BackOff {
     /// The entry after one more event at `event`, seen at `now`: the first one waits `initial`, each further one
     /// twice as long, up to `max`.
-    pub fn next(
-        old: Option<&BackOff>,
-        key: &str,
-        event: Timestamp,
-        now: Timestamp,
-        limits: &Limits,
-    ) -> BackOff {
+    pub fn next(old: Option<&BackOff>, key: &str, event: Timestamp, now: Timestamp, limits: &Limits) -> BackOff {
         let wait = match old {
-            Some(old) if old.key == key && !old.is_forgotten(event, limits) => {
-                (old.wait * 2).min(limits.max)
-            }
+            Some(old) if old.key == key && !old.is_forgotten(event, limits) => (old.wait * 2).min(limits.max),
             _ => limits.initial,
         };
-        BackOff {
-            key: key.to_owned(),
-            wait,
-            updated_at: now,
-        }
+        BackOff { key: key.to_owned(), wait, updated_at: now }
     }
 
     /// The end of the wait after a crash at `crashed_at`, if this entry makes it wait at all.
-    pub fn until_since(
-        &self,
-        key: &str,
-        crashed_at: Timestamp,
-        limits: &Limits,
-    ) -> Option<Timestamp> {
-        (self.key == key && !self.is_forgotten(crashed_at, limits))
-            .then(|| add(crashed_at, self.wait))
+    pub fn until_since(&self, key: &str, crashed_at: Timestamp, limits: &Limits) -> Option<Timestamp> {
+        (self.key == key && !self.is_forgotten(crashed_at, limits)).then(|| add(crashed_at, self.wait))
     }
 
     /// The end of the wait after the last failure, whatever the event.
@@ -85,8 +64,7 @@ impl BackOff {
     }
 
     fn is_forgotten(&self, event: Timestamp, limits: &Limits) -> bool {
-        event.duration_since(self.updated_at)
-            > SignedDuration::try_from(limits.forget).unwrap_or(SignedDuration::MAX)
+        event.duration_since(self.updated_at) > SignedDuration::try_from(limits.forget).unwrap_or(SignedDuration::MAX)
     }
 }
 

@@ -9,13 +9,7 @@ use k8s_openapi::{
 use super::containers::{Kind, Member};
 
 /// The types this node writes. Others in the list belong to somebody else and stay.
-const OURS: [&str; 5] = [
-    "PodReadyToStartContainers",
-    "Initialized",
-    "Ready",
-    "ContainersReady",
-    "PodScheduled",
-];
+const OURS: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
 /// A condition's status before it has a time.
 struct Verdict {
@@ -27,20 +21,11 @@ struct Verdict {
 
 impl Verdict {
     fn new(kind: &'static str, holds: bool) -> Verdict {
-        Verdict {
-            kind,
-            holds,
-            reason: None,
-            message: None,
-        }
+        Verdict { kind, holds, reason: None, message: None }
     }
 
     fn because(self, reason: &'static str, message: Option<String>) -> Verdict {
-        Verdict {
-            reason: Some(reason),
-            message,
-            ..self
-        }
+        Verdict { reason: Some(reason), message, ..self }
     }
 }
 
@@ -53,15 +38,8 @@ pub(super) fn conditions(
     sandbox_serves: bool,
     now: Timestamp,
 ) -> Vec<PodCondition> {
-    let old = || {
-        pod.status
-            .iter()
-            .flat_map(|s| s.conditions.iter().flatten())
-    };
-    let mut all: Vec<_> = old()
-        .filter(|c| !OURS.contains(&c.type_.as_str()))
-        .cloned()
-        .collect();
+    let old = || pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    let mut all: Vec<_> = old().filter(|c| !OURS.contains(&c.type_.as_str())).cloned().collect();
     let containers_ready = containers_ready(members, status);
     let ours = [
         Verdict::new("PodReadyToStartContainers", sandbox_serves),
@@ -72,9 +50,8 @@ pub(super) fn conditions(
     ];
     for verdict in ours {
         let word = if verdict.holds { "True" } else { "False" };
-        let since = old()
-            .find(|c| c.type_ == verdict.kind && c.status == word)
-            .and_then(|c| c.last_transition_time.clone());
+        let since =
+            old().find(|c| c.type_ == verdict.kind && c.status == word).and_then(|c| c.last_transition_time.clone());
         all.push(PodCondition {
             type_: verdict.kind.to_owned(),
             status: word.to_owned(),
@@ -96,10 +73,7 @@ fn initialized(members: &[Member<'_>], status: &PodStatus) -> Verdict {
         return verdict(true).because("PodCompleted", None);
     }
     let started = |s: &ContainerStatus| {
-        s.started == Some(true)
-            || s.state
-                .as_ref()
-                .is_some_and(|s| s.terminated.is_some() || s.running.is_some())
+        s.started == Some(true) || s.state.as_ref().is_some_and(|s| s.terminated.is_some() || s.running.is_some())
     };
     if status.container_statuses.iter().flatten().any(started) {
         return verdict(true);
@@ -128,38 +102,23 @@ fn containers_ready(members: &[Member<'_>], status: &PodStatus) -> Verdict {
 
 fn ready(pod: &Pod, containers: &Verdict, others: &[PodCondition]) -> Verdict {
     if !containers.holds {
-        return Verdict {
-            kind: "Ready",
-            holds: false,
-            reason: containers.reason,
-            message: containers.message.clone(),
-        };
+        return Verdict { kind: "Ready", holds: false, reason: containers.reason, message: containers.message.clone() };
     }
-    let gates = pod
-        .spec
-        .iter()
-        .flat_map(|s| s.readiness_gates.iter().flatten());
+    let gates = pod.spec.iter().flat_map(|s| s.readiness_gates.iter().flatten());
     let closed: Vec<_> = gates
         .filter_map(|gate| {
             let kind = &gate.condition_type;
             match others.iter().find(|c| c.type_ == *kind) {
-                None => Some(format!(
-                    "corresponding condition of pod readiness gate \"{kind}\" does not exist."
-                )),
-                Some(c) if c.status != "True" => Some(format!(
-                    "the status of pod readiness gate \"{kind}\" is not \"True\", but {}",
-                    c.status
-                )),
+                None => Some(format!("corresponding condition of pod readiness gate \"{kind}\" does not exist.")),
+                Some(c) if c.status != "True" => {
+                    Some(format!("the status of pod readiness gate \"{kind}\" is not \"True\", but {}", c.status))
+                }
                 Some(_) => None,
             }
         })
         .collect();
     let verdict = Verdict::new("Ready", closed.is_empty());
-    if closed.is_empty() {
-        verdict
-    } else {
-        verdict.because("ReadinessGatesNotReady", Some(closed.join(", ")))
-    }
+    if closed.is_empty() { verdict } else { verdict.because("ReadinessGatesNotReady", Some(closed.join(", "))) }
 }
 
 /// The names of a kind's containers without a status, and of those that are not ready.
@@ -170,11 +129,7 @@ fn lacking<'a>(
 ) -> (Vec<&'a str>, Vec<&'a str>) {
     let (mut unknown, mut unready) = (Vec::new(), Vec::new());
     for member in members.iter().filter(|m| m.kind == kind) {
-        match statuses
-            .into_iter()
-            .flatten()
-            .find(|s| s.name == member.name())
-        {
+        match statuses.into_iter().flatten().find(|s| s.name == member.name()) {
             None => unknown.push(member.name()),
             Some(status) if !status.ready => unready.push(member.name()),
             Some(_) => {}
@@ -187,9 +142,6 @@ fn message(unknown: &[&str], what: &str, lacking: &[&str]) -> Option<String> {
     let part = |what: &str, names: &[&str]| {
         (!names.is_empty()).then(|| format!("containers with {what} status: [{}]", names.join(" ")))
     };
-    let parts: Vec<_> = [part("unknown", unknown), part(what, lacking)]
-        .into_iter()
-        .flatten()
-        .collect();
+    let parts: Vec<_> = [part("unknown", unknown), part(what, lacking)].into_iter().flatten().collect();
     (!parts.is_empty()).then(|| parts.join(", "))
 }

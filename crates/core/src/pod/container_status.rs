@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
-        ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated,
-        ContainerStateWaiting, ContainerStatus,
+        ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+        ContainerStatus,
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
@@ -50,9 +50,8 @@ pub(super) fn container_status(
         // The record of the one before is gone, what was published of it stays.
         status.last_state = status.last_state.take().or_else(|| carried(old, &status));
     }
-    if let Some(waiting) = will_start(turn, goal, member, turn.seen.newest(name))
-        .then(|| waiting(turn, member))
-        .flatten()
+    if let Some(waiting) =
+        will_start(turn, goal, member, turn.seen.newest(name)).then(|| waiting(turn, member)).flatten()
     {
         if let Some(state) = status.state.take().filter(|s| s.terminated.is_some()) {
             status.last_state = Some(state);
@@ -60,11 +59,7 @@ pub(super) fn container_status(
         status.state = Some(waits(Some(waiting)));
     }
     let running = status.state.as_ref().is_some_and(|s| s.running.is_some());
-    let succeeded = status
-        .state
-        .as_ref()
-        .and_then(|s| s.terminated.as_ref())
-        .is_some_and(|t| t.exit_code == 0);
+    let succeeded = status.state.as_ref().and_then(|s| s.terminated.as_ref()).is_some_and(|t| t.exit_code == 0);
     status.started = Some(running);
     status.ready = match member.kind {
         Kind::Init => succeeded,
@@ -75,16 +70,10 @@ pub(super) fn container_status(
 
 /// Marks a container of a pod that is over and of which nothing runs: what has no end in evidence was lost.
 pub(super) fn lost(status: &mut ContainerStatus) {
-    if status
-        .state
-        .as_ref()
-        .is_some_and(|s| s.terminated.is_some())
-    {
+    if status.state.as_ref().is_some_and(|s| s.terminated.is_some()) {
         return;
     }
-    status.state = Some(lost_state(
-        "The container could not be located when the pod was terminated",
-    ));
+    status.state = Some(lost_state("The container could not be located when the pod was terminated"));
     status.ready = false;
     status.started = Some(false);
 }
@@ -96,14 +85,8 @@ pub(super) fn pull_back_off_shows_at(memory: &Memory, container: &str) -> Option
     (reason != "InvalidImageName").then(|| super::back_off::add(failed.at, PULL_ERROR_SHOWS))
 }
 
-fn from_seen(
-    seen: &ContainerSeen,
-    old: Option<&ContainerStatus>,
-    node: &NodeFacts,
-) -> ContainerStatus {
-    let ran = old
-        .and_then(|o| o.state.as_ref())
-        .is_some_and(|s| s.running.is_some());
+fn from_seen(seen: &ContainerSeen, old: Option<&ContainerStatus>, node: &NodeFacts) -> ContainerStatus {
+    let ran = old.and_then(|o| o.state.as_ref()).is_some_and(|s| s.running.is_some());
     let unknown = seen.state == ContainerState::Unknown;
     ContainerStatus {
         name: seen.name.clone(),
@@ -121,17 +104,8 @@ fn from_seen(
 }
 
 /// The status of a container of which the runtime has no record.
-fn from_old(
-    member: &Member<'_>,
-    goal: &Goal,
-    old: Option<&ContainerStatus>,
-    has_init: bool,
-) -> ContainerStatus {
-    let reason = if has_init {
-        "PodInitializing"
-    } else {
-        "ContainerCreating"
-    };
+fn from_old(member: &Member<'_>, goal: &Goal, old: Option<&ContainerStatus>, has_init: bool) -> ContainerStatus {
+    let reason = if has_init { "PodInitializing" } else { "ContainerCreating" };
     let mut status = ContainerStatus {
         name: member.name().to_owned(),
         image: member.image().to_owned(),
@@ -145,10 +119,7 @@ fn from_old(
     }
     status.restart_count = old.restart_count;
     status.last_state = old.last_state.clone();
-    let had_end = status
-        .last_state
-        .as_ref()
-        .is_some_and(|s| s.terminated.is_some());
+    let had_end = status.last_state.as_ref().is_some_and(|s| s.terminated.is_some());
     if old_state.running.is_some() && !had_end {
         let message = "The container could not be located when the pod was deleted.  The container used to be Running";
         status.last_state = Some(lost_state(message));
@@ -166,19 +137,13 @@ fn carried(old: Option<&ContainerStatus>, new: &ContainerStatus) -> Option<ApiSt
     if old.container_id == new.container_id {
         return old.last_state.clone().filter(|s| ended(&s));
     }
-    old.state
-        .as_ref()
-        .filter(ended)
-        .or(old.last_state.as_ref().filter(ended))
-        .cloned()
+    old.state.as_ref().filter(ended).or(old.last_state.as_ref().filter(ended)).cloned()
 }
 
 fn state(seen: &ContainerSeen, node: &NodeFacts) -> ApiState {
     match &seen.state {
         ContainerState::Running { started_at } => ApiState {
-            running: Some(ContainerStateRunning {
-                started_at: Some(Time(*started_at)),
-            }),
+            running: Some(ContainerStateRunning { started_at: Some(Time(*started_at)) }),
             ..Default::default()
         },
         ContainerState::Exited(exit) => ApiState {
@@ -199,10 +164,7 @@ fn state(seen: &ContainerSeen, node: &NodeFacts) -> ApiState {
 
 fn waits(why: Option<(String, Option<String>)>) -> ApiState {
     let (reason, message) = why.map_or((None, None), |(reason, message)| (Some(reason), message));
-    ApiState {
-        waiting: Some(ContainerStateWaiting { reason, message }),
-        ..Default::default()
-    }
+    ApiState { waiting: Some(ContainerStateWaiting { reason, message }), ..Default::default() }
 }
 
 fn lost_state(message: &str) -> ApiState {
@@ -219,12 +181,7 @@ fn lost_state(message: &str) -> ApiState {
 }
 
 /// Whether the container is one that will be started (again).
-fn will_start(
-    turn: &Turn<'_>,
-    goal: &Goal,
-    member: &Member<'_>,
-    newest: Option<&ContainerSeen>,
-) -> bool {
+fn will_start(turn: &Turn<'_>, goal: &Goal, member: &Member<'_>, newest: Option<&ContainerSeen>) -> bool {
     if *goal != Goal::Run || super::is_terminal(turn.pod) {
         return false;
     }
@@ -239,10 +196,7 @@ fn will_start(
 fn waiting(turn: &Turn<'_>, member: &Member<'_>) -> Option<(String, Option<String>)> {
     let (name, memory) = (member.name(), turn.memory);
     if crash_wait(turn, member).is_some_and(|until| turn.now < until) {
-        let wait = memory
-            .crashes
-            .get(name)
-            .map_or(0, |back_off| back_off.wait.as_secs());
+        let wait = memory.crashes.get(name).map_or(0, |back_off| back_off.wait.as_secs());
         let meta = &turn.pod.metadata;
         let message = format!(
             "back-off {} restarting failed container={name} pod={}_{}({})",
@@ -253,30 +207,17 @@ fn waiting(turn: &Turn<'_>, member: &Member<'_>) -> Option<(String, Option<Strin
         );
         return Some(("CrashLoopBackOff".to_owned(), Some(message)));
     }
-    let failure = |target| {
-        memory
-            .failures
-            .get(&target)
-            .and_then(|f| f.failure.as_ref())
-    };
+    let failure = |target| memory.failures.get(&target).and_then(|f| f.failure.as_ref());
     if let Some(failure) = failure(Target::Container(name.to_owned())) {
         return Some((failure.reason.clone(), Some(failure.message.clone())));
     }
     let failure = failure(Target::Image(name.to_owned()))?;
-    let backs_off = memory
-        .pulls
-        .get(name)
-        .is_some_and(|pull| pull.key == member.image())
+    let backs_off = memory.pulls.get(name).is_some_and(|pull| pull.key == member.image())
         && pull_back_off_shows_at(memory, name).is_some_and(|at| at <= turn.now);
     if !backs_off {
         return Some((failure.reason.clone(), Some(failure.message.clone())));
     }
-    let message = format!(
-        "Back-off pulling image \"{}\": {}: {}",
-        member.image(),
-        failure.reason,
-        failure.message
-    );
+    let message = format!("Back-off pulling image \"{}\": {}: {}", member.image(), failure.reason, failure.message);
     Some(("ImagePullBackOff".to_owned(), Some(message)))
 }
 

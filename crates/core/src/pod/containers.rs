@@ -63,11 +63,7 @@ impl<'a> Member<'a> {
     /// The key of its crash back-off: another image or other resources start a new one.
     pub fn back_off_key(&self) -> String {
         let resources = self.spec.resources.as_ref().map(serde_json::to_string);
-        format!(
-            "{} {}",
-            self.image(),
-            resources.and_then(Result::ok).unwrap_or_default()
-        )
+        format!("{} {}", self.image(), resources.and_then(Result::ok).unwrap_or_default())
     }
 
     /// Whether an instance that ended with this code is followed by another one.
@@ -90,29 +86,17 @@ pub fn members(pod: &Pod) -> Vec<Member<'_>> {
         kind: Kind::Init,
         spec: c,
         // An init container that has succeeded is done, whatever the pod's policy.
-        restart: if policy == RestartPolicy::Never {
-            RestartPolicy::Never
-        } else {
-            RestartPolicy::OnFailure
-        },
+        restart: if policy == RestartPolicy::Never { RestartPolicy::Never } else { RestartPolicy::OnFailure },
         pull: pull_policy(c),
     });
-    let regular = spec.containers.iter().map(|c| Member {
-        kind: Kind::Regular,
-        spec: c,
-        restart: policy,
-        pull: pull_policy(c),
-    });
+    let regular =
+        spec.containers.iter().map(|c| Member { kind: Kind::Regular, spec: c, restart: policy, pull: pull_policy(c) });
     init.chain(regular).collect()
 }
 
 /// The grace period of a deletion that names none.
 pub fn termination_grace(pod: &Pod) -> Duration {
-    let seconds = pod
-        .spec
-        .as_ref()
-        .and_then(|s| s.termination_grace_period_seconds)
-        .unwrap_or(30);
+    let seconds = pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds).unwrap_or(30);
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
@@ -121,9 +105,7 @@ pub fn container_hash(container: &Container) -> String {
     let image = container.image.as_deref().unwrap_or_default();
     let bytes = container.name.bytes().chain([0]).chain(image.bytes());
     // FNV-1a, 32 bits: stable over releases, which the standard hashers are not.
-    let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     format!("{hash:x}")
 }
 
@@ -138,11 +120,7 @@ pub(super) fn restart_policy(pod: &Pod) -> RestartPolicy {
 
 fn pull_policy(container: &Container) -> PullPolicy {
     let image = container.image.as_deref().unwrap_or_default();
-    match container
-        .image_pull_policy
-        .as_deref()
-        .unwrap_or_else(|| crate::defaults::pull_policy(image))
-    {
+    match container.image_pull_policy.as_deref().unwrap_or_else(|| crate::defaults::pull_policy(image)) {
         "Always" => PullPolicy::Always,
         "Never" => PullPolicy::Never,
         _ => PullPolicy::IfNotPresent,

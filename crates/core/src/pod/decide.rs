@@ -15,8 +15,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{
-    Action, ContainerSeen, ContainerState, Decision, Goal, KillReason, Memory, NodeFacts,
-    Observation, Resources, SandboxState, Target,
+    Action, ContainerSeen, ContainerState, Decision, Goal, KillReason, Memory, NodeFacts, Observation, Resources,
+    SandboxState, Target,
     back_off::add,
     containers::{Member, members, termination_grace},
     is_terminal, start, stop,
@@ -31,14 +31,7 @@ pub fn decide(
     node: &NodeFacts,
     now: Timestamp,
 ) -> Decision {
-    let turn = Turn {
-        pod,
-        members: members(pod),
-        seen,
-        memory,
-        node,
-        now,
-    };
+    let turn = Turn { pod, members: members(pod), seen, memory, node, now };
     let mut batch = Batch::new(memory, now);
     let finished = match goal {
         Goal::Stop { kill_at, last } => stop::plan(&turn, *kill_at, *last, &mut batch),
@@ -76,12 +69,7 @@ impl Turn<'_> {
         which: impl Fn(&ContainerSeen) -> bool,
     ) -> bool {
         let mut any = false;
-        for container in self
-            .seen
-            .containers
-            .iter()
-            .filter(|c| c.may_run() && which(c))
-        {
+        for container in self.seen.containers.iter().filter(|c| c.may_run() && which(c)) {
             batch.push(self.kill_one(container, reason, kill_message(container, reason)));
             any = true;
         }
@@ -89,12 +77,7 @@ impl Turn<'_> {
     }
 
     /// The action that kills one container, with the pod's own grace.
-    pub(super) fn kill_one(
-        &self,
-        seen: &ContainerSeen,
-        reason: KillReason,
-        message: String,
-    ) -> Action {
+    pub(super) fn kill_one(&self, seen: &ContainerSeen, reason: KillReason, message: String) -> Action {
         let grace = termination_grace(self.pod).max(stop::LEAST_GRACE);
         Action::KillContainer {
             id: seen.id.clone(),
@@ -110,12 +93,9 @@ impl Turn<'_> {
     pub(super) fn stop_sandboxes(&self, batch: &mut Batch<'_>, except: Option<&str>) -> bool {
         let mut any = false;
         for sandbox in &self.seen.sandboxes {
-            let stopped = sandbox.state == SandboxState::NotReady
-                && self.memory.stopped.contains(&sandbox.id);
+            let stopped = sandbox.state == SandboxState::NotReady && self.memory.stopped.contains(&sandbox.id);
             if !stopped && except != Some(&sandbox.id) {
-                batch.push(Action::StopSandbox {
-                    id: sandbox.id.clone(),
-                });
+                batch.push(Action::StopSandbox { id: sandbox.id.clone() });
                 any = true;
             }
         }
@@ -125,21 +105,11 @@ impl Turn<'_> {
     /// Ends a pod that has succeeded, failed or been refused: nothing of it runs and the node holds nothing for it,
     /// but its records stay.
     fn wind_down(&self, batch: &mut Batch<'_>) {
-        if self.kill(batch, KillReason::SandboxStopped, |_| true)
-            || self.stop_sandboxes(batch, None)
-        {
+        if self.kill(batch, KillReason::SandboxStopped, |_| true) || self.stop_sandboxes(batch, None) {
             return;
         }
-        for container in self
-            .seen
-            .containers
-            .iter()
-            .filter(|c| c.state == ContainerState::Created)
-        {
-            batch.push(Action::RemoveContainer {
-                id: container.id.clone(),
-                container: container.name.clone(),
-            });
+        for container in self.seen.containers.iter().filter(|c| c.state == ContainerState::Created) {
+            batch.push(Action::RemoveContainer { id: container.id.clone(), container: container.name.clone() });
         }
         if self.seen.resources != Resources::Released {
             batch.push(Action::Release);
@@ -154,14 +124,9 @@ pub(super) fn kill_message(seen: &ContainerSeen, reason: KillReason) -> String {
             format!("Stopping container {}", seen.name)
         }
         KillReason::DefinitionChanged => {
-            format!(
-                "Container {} definition changed, will be restarted",
-                seen.name
-            )
+            format!("Container {} definition changed, will be restarted", seen.name)
         }
-        KillReason::StateUnknown => {
-            "Container is in \"unknown\" state, try killing it before restart".to_owned()
-        }
+        KillReason::StateUnknown => "Container is in \"unknown\" state, try killing it before restart".to_owned(),
     }
 }
 
@@ -175,12 +140,7 @@ pub(super) struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     fn new(memory: &'a Memory, now: Timestamp) -> Batch<'a> {
-        Batch {
-            memory,
-            now,
-            actions: Vec::new(),
-            wake_at: None,
-        }
+        Batch { memory, now, actions: Vec::new(), wake_at: None }
     }
 
     /// Adds an action, or the time at which it may be tried again.
@@ -219,11 +179,6 @@ impl<'a> Batch<'a> {
 
     fn decision(self, finished: bool) -> Decision {
         let settled = self.actions.is_empty() && self.wake_at.is_none();
-        Decision {
-            actions: self.actions,
-            wake_at: self.wake_at,
-            settled,
-            finished: finished && settled,
-        }
+        Decision { actions: self.actions, wake_at: self.wake_at, settled, finished: finished && settled }
     }
 }

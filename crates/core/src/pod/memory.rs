@@ -11,8 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Action, BackOff, BackOffLimits, Failure, NodeFacts, Outcome, PullPolicy, Target, back_off::add,
-    containers::members,
+    Action, BackOff, BackOffLimits, Failure, NodeFacts, Outcome, PullPolicy, Target, back_off::add, containers::members,
 };
 
 /// How long a failed start waits for its next try, as a kubelet whose sync failed.
@@ -70,12 +69,7 @@ impl Memory {
     /// Notes that an action begins. If [`Memory::crashes`] changed, it is to be persisted before the action's effect,
     /// so that an agent that dies in between does not restart a crashing container for free.
     pub fn began(&mut self, action: &Action, node: &NodeFacts, now: Timestamp) {
-        if let Action::StartContainer {
-            container,
-            crash: Some(crash),
-            ..
-        } = action
-        {
+        if let Action::StartContainer { container, crash: Some(crash), .. } = action {
             let limits = BackOffLimits::crash(node.max_restart_period);
             let old = self.crashes.get(container);
             let next = BackOff::next(old, &crash.key, crash.at, now, &limits);
@@ -107,9 +101,7 @@ impl Memory {
         let images: BTreeMap<_, _> = members(pod).iter().map(|m| (m.name(), m.image())).collect();
         let pulls = &self.pulls;
         self.failures.retain(|target, _| match target {
-            Target::Image(name) => pulls
-                .get(name)
-                .is_some_and(|pull| images.get(&**name) == Some(&&*pull.key)),
+            Target::Image(name) => pulls.get(name).is_some_and(|pull| images.get(&**name) == Some(&&*pull.key)),
             _ => false,
         });
     }
@@ -128,25 +120,15 @@ impl Memory {
                 self.stopped.insert(id.clone());
                 return self.failed(action.target(), None, now);
             }
-            Action::InspectImage {
-                container,
-                image,
-                pull,
-            } => match outcome {
+            Action::InspectImage { container, image, pull } => match outcome {
                 Outcome::ImageAbsent if *pull == PullPolicy::Never => {
-                    let message = format!(
-                        "Container image \"{image}\" is not present with pull policy of Never"
-                    );
-                    let failure = Failure {
-                        reason: "ErrImageNeverPull".into(),
-                        message,
-                    };
+                    let message = format!("Container image \"{image}\" is not present with pull policy of Never");
+                    let failure = Failure { reason: "ErrImageNeverPull".into(), message };
                     return self.failed(action.target(), Some(failure), now);
                 }
                 Outcome::ImageAbsent => {
                     // The failure of an earlier pull stays: it is what the pod waits for.
-                    self.images
-                        .insert(container.clone(), (image.clone(), ImageKnown::Absent));
+                    self.images.insert(container.clone(), (image.clone(), ImageKnown::Absent));
                     return;
                 }
                 outcome => self.image_found(container, image, outcome),
@@ -170,26 +152,12 @@ impl Memory {
             Outcome::ImagePresent { image_ref } => image_ref.clone(),
             _ => image.to_owned(),
         };
-        self.images.insert(
-            container.to_owned(),
-            (image.to_owned(), ImageKnown::Present(image_ref)),
-        );
+        self.images.insert(container.to_owned(), (image.to_owned(), ImageKnown::Present(image_ref)));
     }
 
     fn failed(&mut self, target: Target, failure: Option<Failure>, now: Timestamp) {
-        let times = self
-            .failures
-            .get(&target)
-            .map_or(0, |f| f.times)
-            .saturating_add(1);
-        self.failures.insert(
-            target,
-            Failed {
-                failure,
-                at: now,
-                times,
-            },
-        );
+        let times = self.failures.get(&target).map_or(0, |f| f.times).saturating_add(1);
+        self.failures.insert(target, Failed { failure, at: now, times });
     }
 }
 

@@ -29,18 +29,13 @@ mod stop;
 #[cfg(test)]
 mod tests;
 
-pub use action::{
-    Action, Crash, Decision, Failure, Goal, KillReason, LastStep, Outcome, Refusal, Target,
-};
+pub use action::{Action, Crash, Decision, Failure, Goal, KillReason, LastStep, Outcome, Refusal, Target};
 pub use back_off::{BackOff, Limits as BackOffLimits};
-pub use containers::{
-    Kind, Member, PullPolicy, RestartPolicy, container_hash, members, termination_grace,
-};
+pub use containers::{Kind, Member, PullPolicy, RestartPolicy, container_hash, members, termination_grace};
 pub use decide::decide;
 pub use memory::{Failed, ImageKnown, Memory};
 pub use observation::{
-    ContainerSeen, ContainerState, Exit, NodeFacts, Observation, Resources, SandboxSeen,
-    SandboxState,
+    ContainerSeen, ContainerState, Exit, NodeFacts, Observation, Resources, SandboxSeen, SandboxState,
 };
 pub use phase::is_terminal;
 pub use status::status;

@@ -129,10 +129,7 @@ pub struct NodeFacts {
 impl ContainerSeen {
     /// Whether its process runs or may run.
     pub fn may_run(&self) -> bool {
-        matches!(
-            self.state,
-            ContainerState::Running { .. } | ContainerState::Unknown
-        )
+        matches!(self.state, ContainerState::Running { .. } | ContainerState::Unknown)
     }
 
     /// How it ended, if it did.
@@ -147,22 +144,17 @@ impl ContainerSeen {
 impl Observation {
     /// The newest sandbox, which is the pod's current one if it is ready.
     pub fn newest_sandbox(&self) -> Option<&SandboxSeen> {
-        self.sandboxes
-            .iter()
-            .max_by_key(|s| (s.created_at, s.attempt))
+        self.sandboxes.iter().max_by_key(|s| (s.created_at, s.attempt))
     }
 
     /// The newest instance of a container over all sandboxes.
     pub fn newest(&self, name: &str) -> Option<&ContainerSeen> {
-        self.instances(name)
-            .max_by_key(|c| (c.created_at, c.restart_count))
+        self.instances(name).max_by_key(|c| (c.created_at, c.restart_count))
     }
 
     /// The newest instance of a container in one sandbox.
     pub fn newest_in(&self, name: &str, sandbox: &str) -> Option<&ContainerSeen> {
-        self.instances(name)
-            .filter(|c| c.sandbox_id == sandbox)
-            .max_by_key(|c| (c.created_at, c.restart_count))
+        self.instances(name).filter(|c| c.sandbox_id == sandbox).max_by_key(|c| (c.created_at, c.restart_count))
     }
 
     /// The newest instance of a container that has ended.

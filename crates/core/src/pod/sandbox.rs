@@ -22,11 +22,7 @@ pub(super) fn judge<'a>(pod: &Pod, seen: &'a Observation) -> Verdict<'a> {
     let Some(newest) = seen.newest_sandbox() else {
         return Verdict::Needed { attempt: 0 };
     };
-    let ready = seen
-        .sandboxes
-        .iter()
-        .filter(|s| s.state == SandboxState::Ready)
-        .count();
+    let ready = seen.sandboxes.iter().filter(|s| s.state == SandboxState::Ready).count();
     let host_network = is_host_network(pod);
     let serves = ready == 1
         && newest.state == SandboxState::Ready
@@ -35,21 +31,11 @@ pub(super) fn judge<'a>(pod: &Pod, seen: &'a Observation) -> Verdict<'a> {
     if serves {
         return Verdict::Current(newest);
     }
-    let last = seen
-        .sandboxes
-        .iter()
-        .map(|s| s.attempt)
-        .max()
-        .unwrap_or(newest.attempt);
-    Verdict::Needed {
-        attempt: last.saturating_add(1),
-    }
+    let last = seen.sandboxes.iter().map(|s| s.attempt).max().unwrap_or(newest.attempt);
+    Verdict::Needed { attempt: last.saturating_add(1) }
 }
 
 /// Whether the spec asks for the host's network.
 pub(super) fn is_host_network(pod: &Pod) -> bool {
-    pod.spec
-        .as_ref()
-        .and_then(|s| s.host_network)
-        .unwrap_or(false)
+    pod.spec.as_ref().and_then(|s| s.host_network).unwrap_or(false)
 }

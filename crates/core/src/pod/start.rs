@@ -4,8 +4,8 @@
 use k8s_openapi::api::core::v1::ContainerState as ApiState;
 
 use super::{
-    Action, BackOffLimits, ContainerSeen, ContainerState, Crash, ImageKnown, KillReason, Kind,
-    Resources, SandboxSeen, SandboxState, Target,
+    Action, BackOffLimits, ContainerSeen, ContainerState, Crash, ImageKnown, KillReason, Kind, Resources, SandboxSeen,
+    SandboxState, Target,
     container_status::{LOST, pull_back_off_shows_at},
     containers::{Member, PullPolicy, RestartPolicy, container_hash, restart_policy},
     decide::{Batch, Turn, kill_message},
@@ -64,11 +64,8 @@ fn first_starts<'a, 'b>(turn: &'b Turn<'a>, attempt: u32) -> Vec<&'b Member<'a>>
     if attempt > 0 && is_never_begun_again(turn) {
         return Vec::new();
     }
-    let left: Vec<_> = turn
-        .members
-        .iter()
-        .filter(|m| m.kind == Kind::Regular && !is_over(turn.seen.newest(m.name()), m))
-        .collect();
+    let left: Vec<_> =
+        turn.members.iter().filter(|m| m.kind == Kind::Regular && !is_over(turn.seen.newest(m.name()), m)).collect();
     match turn.members.iter().find(|m| m.kind == Kind::Init) {
         Some(init) if !left.is_empty() => vec![init],
         _ => left,
@@ -90,17 +87,13 @@ pub(super) fn is_abandoned(turn: &Turn<'_>) -> bool {
 
 /// Whether the newest instance of a container has ended for good.
 fn is_over(newest: Option<&ContainerSeen>, member: &Member<'_>) -> bool {
-    newest
-        .and_then(ContainerSeen::exit)
-        .is_some_and(|exit| !member.restarts_after(exit.code))
+    newest.and_then(ContainerSeen::exit).is_some_and(|exit| !member.restarts_after(exit.code))
 }
 
 /// A pod with a sandbox that serves.
 fn run_in(turn: &Turn<'_>, current: &SandboxSeen, batch: &mut Batch<'_>) -> Course {
     // What is left of earlier sandboxes must not run beside the new one.
-    turn.kill(batch, KillReason::SandboxStopped, |c| {
-        c.sandbox_id != current.id
-    });
+    turn.kill(batch, KillReason::SandboxStopped, |c| c.sandbox_id != current.id);
     turn.stop_sandboxes(batch, Some(&current.id));
 
     match next_init(turn, current) {
@@ -152,8 +145,7 @@ fn regular(turn: &Turn<'_>, current: &SandboxSeen, batch: &mut Batch<'_>) -> Cou
             continue;
         }
         course = Course::On;
-        if newest.is_some_and(|c| c.sandbox_id == current.id && c.state != ContainerState::Created)
-        {
+        if newest.is_some_and(|c| c.sandbox_id == current.id && c.state != ContainerState::Created) {
             advance(turn, member, current, batch);
         } else if in_turn {
             // The next one waits until this one runs, or has failed to.
@@ -177,12 +169,7 @@ enum Step {
 }
 
 /// Brings one container one step nearer to running.
-fn advance(
-    turn: &Turn<'_>,
-    member: &Member<'_>,
-    current: &SandboxSeen,
-    batch: &mut Batch<'_>,
-) -> Step {
+fn advance(turn: &Turn<'_>, member: &Member<'_>, current: &SandboxSeen, batch: &mut Batch<'_>) -> Step {
     let all = || turn.seen.instances(member.name());
     // Never a second instance beside one that may run.
     if let Some(alive) = all().find(|c| c.may_run()) {
@@ -197,15 +184,10 @@ fn advance(
         return Step::Busy;
     }
     // Made and never started: the making or the starting failed, or the agent died in between. Made anew.
-    let mut made = all()
-        .filter(|c| c.state == ContainerState::Created)
-        .peekable();
+    let mut made = all().filter(|c| c.state == ContainerState::Created).peekable();
     if made.peek().is_some() {
         for container in made {
-            batch.push(Action::RemoveContainer {
-                id: container.id.clone(),
-                container: container.name.clone(),
-            });
+            batch.push(Action::RemoveContainer { id: container.id.clone(), container: container.name.clone() });
         }
         return Step::Busy;
     }
@@ -246,20 +228,14 @@ fn changed(alive: &ContainerSeen, member: &Member<'_>) -> bool {
 /// The end of the newest instance that has ended, if the next start is a restart.
 fn crash(turn: &Turn<'_>, member: &Member<'_>) -> Option<Crash> {
     let exit = turn.seen.newest_exit(member.name())?;
-    Some(Crash {
-        at: exit.finished_at,
-        key: member.back_off_key(),
-    })
+    Some(Crash { at: exit.finished_at, key: member.back_off_key() })
 }
 
 /// The end of a container's crash back-off, be it past or to come.
 pub(super) fn crash_wait(turn: &Turn<'_>, member: &Member<'_>) -> Option<jiff::Timestamp> {
     let crash = crash(turn, member)?;
     let limits = BackOffLimits::crash(turn.node.max_restart_period);
-    turn.memory
-        .crashes
-        .get(member.name())?
-        .until_since(&crash.key, crash.at, &limits)
+    turn.memory.crashes.get(member.name())?.until_since(&crash.key, crash.at, &limits)
 }
 
 enum Image {
@@ -271,22 +247,14 @@ enum Image {
 /// Brings a container's image one step nearer to being there.
 fn image(turn: &Turn<'_>, member: &Member<'_>, batch: &mut Batch<'_>) -> Image {
     let name = member.name();
-    let known = turn
-        .memory
-        .images
-        .get(name)
-        .filter(|(image, _)| image == member.image());
+    let known = turn.memory.images.get(name).filter(|(image, _)| image == member.image());
     let target = Target::Image(name.to_owned());
     let pull = match known {
         Some((_, ImageKnown::Present(image_ref))) => return Image::Here(image_ref.clone()),
         Some((_, ImageKnown::Absent)) => true,
         None => member.pull == PullPolicy::Always,
     };
-    let pulled = turn
-        .memory
-        .pulls
-        .get(name)
-        .and_then(|back_off| back_off.until(member.image()));
+    let pulled = turn.memory.pulls.get(name).and_then(|back_off| back_off.until(member.image()));
     if let Some(until) = pulled
         && pull
     {
@@ -303,11 +271,7 @@ fn image(turn: &Turn<'_>, member: &Member<'_>, batch: &mut Batch<'_>) -> Image {
     batch.push_now(if pull {
         Action::PullImage { container, image }
     } else {
-        Action::InspectImage {
-            container,
-            image,
-            pull: member.pull,
-        }
+        Action::InspectImage { container, image, pull: member.pull }
     });
     Image::Busy
 }
@@ -324,17 +288,9 @@ fn prepared(turn: &Turn<'_>, batch: &mut Batch<'_>) -> bool {
 /// The restart count of the next instance: one more than the highest ever known, be it from the runtime's records, from
 /// what was published, or from the logs on disk.
 fn next_count(turn: &Turn<'_>, member: &Member<'_>) -> u32 {
-    let seen = turn
-        .seen
-        .instances(member.name())
-        .map(|c| c.restart_count.saturating_add(1))
-        .max();
+    let seen = turn.seen.instances(member.name()).map(|c| c.restart_count.saturating_add(1)).max();
     let by_logs = turn.seen.next_by_logs.get(member.name()).copied();
-    [seen, by_logs, next_by_status(turn, member)]
-        .into_iter()
-        .flatten()
-        .max()
-        .unwrap_or(0)
+    [seen, by_logs, next_by_status(turn, member)].into_iter().flatten().max().unwrap_or(0)
 }
 
 fn next_by_status(turn: &Turn<'_>, member: &Member<'_>) -> Option<u32> {
@@ -346,10 +302,7 @@ fn next_by_status(turn: &Turn<'_>, member: &Member<'_>) -> Option<u32> {
     let old = statuses?.iter().find(|s| s.name == member.name())?;
     let count = u32::try_from(old.restart_count).ok()?;
     let ended = |s: &ApiState| s.terminated.clone();
-    let ran = old
-        .state
-        .as_ref()
-        .is_some_and(|s| s.running.is_some() || s.terminated.is_some());
+    let ran = old.state.as_ref().is_some_and(|s| s.running.is_some() || s.terminated.is_some());
     match old.last_state.as_ref().and_then(ended) {
         _ if ran => Some(count.saturating_add(1)),
         // The loss of a running instance was counted when it was published.
@@ -364,15 +317,9 @@ fn next_by_status(turn: &Turn<'_>, member: &Member<'_>) -> Option<u32> {
 fn collect(turn: &Turn<'_>, current: &SandboxSeen, batch: &mut Batch<'_>) {
     let age = |c: &ContainerSeen| (c.created_at, c.restart_count, c.id.clone());
     for container in turn.seen.containers.iter().filter(|c| c.exit().is_some()) {
-        let mut others = turn
-            .seen
-            .instances(&container.name)
-            .filter(|c| c.exit().is_some());
+        let mut others = turn.seen.instances(&container.name).filter(|c| c.exit().is_some());
         if others.any(|other| age(other) > age(container)) {
-            batch.push(Action::RemoveContainer {
-                id: container.id.clone(),
-                container: container.name.clone(),
-            });
+            batch.push(Action::RemoveContainer { id: container.id.clone(), container: container.name.clone() });
         }
     }
     collect_sandboxes(turn, current, batch);
@@ -380,18 +327,8 @@ fn collect(turn: &Turn<'_>, current: &SandboxSeen, batch: &mut Batch<'_>) {
 
 fn collect_sandboxes(turn: &Turn<'_>, keep: &SandboxSeen, batch: &mut Batch<'_>) {
     let empty = |s: &&SandboxSeen| !turn.seen.containers.iter().any(|c| c.sandbox_id == s.id);
-    let dead =
-        |s: &&SandboxSeen| s.state == SandboxState::NotReady && turn.memory.stopped.contains(&s.id);
-    for sandbox in turn
-        .seen
-        .sandboxes
-        .iter()
-        .filter(|s| s.id != keep.id)
-        .filter(dead)
-        .filter(empty)
-    {
-        batch.push(Action::RemoveSandbox {
-            id: sandbox.id.clone(),
-        });
+    let dead = |s: &&SandboxSeen| s.state == SandboxState::NotReady && turn.memory.stopped.contains(&s.id);
+    for sandbox in turn.seen.sandboxes.iter().filter(|s| s.id != keep.id).filter(dead).filter(empty) {
+        batch.push(Action::RemoveSandbox { id: sandbox.id.clone() });
     }
 }

@@ -32,30 +32,13 @@ pub fn status(
     if let Goal::Refuse(refusal) = goal {
         return refused(pod, refusal, old, now);
     }
-    let turn = Turn {
-        pod,
-        members: members(pod),
-        seen,
-        memory,
-        node,
-        now,
-    };
+    let turn = Turn { pod, members: members(pod), seen, memory, node, now };
     let mut status = PodStatus {
         qos_class: Some(crate::qos::class(pod).name().to_owned()),
         start_time: Some(old.start_time.clone().unwrap_or(Time(now))),
         observed_generation: pod.metadata.generation,
-        init_container_statuses: statuses(
-            &turn,
-            goal,
-            Kind::Init,
-            old.init_container_statuses.as_deref(),
-        ),
-        container_statuses: statuses(
-            &turn,
-            goal,
-            Kind::Regular,
-            old.container_statuses.as_deref(),
-        ),
+        init_container_statuses: statuses(&turn, goal, Kind::Init, old.init_container_statuses.as_deref()),
+        container_statuses: statuses(&turn, goal, Kind::Regular, old.container_statuses.as_deref()),
         nominated_node_name: old.nominated_node_name.clone(),
         resize: old.resize.clone(),
         ephemeral_container_statuses: old.ephemeral_container_statuses.clone(),
@@ -102,10 +85,7 @@ fn refused(pod: &Pod, refusal: &Refusal, old: PodStatus, now: Timestamp) -> PodS
 fn is_over(turn: &Turn<'_>, goal: &Goal) -> bool {
     let seen = turn.seen;
     let quiet = !seen.containers.iter().any(super::ContainerSeen::may_run)
-        && seen
-            .sandboxes
-            .iter()
-            .all(|s| s.state == SandboxState::NotReady);
+        && seen.sandboxes.iter().all(|s| s.state == SandboxState::NotReady);
     match goal {
         Goal::Stop { .. } => quiet && !is_static(turn.pod),
         _ => quiet && super::start::is_abandoned(turn),
@@ -115,26 +95,15 @@ fn is_over(turn: &Turn<'_>, goal: &Goal) -> bool {
 /// Whether the pod comes from a file: it is not forced into a terminal phase when it is stopped, since its next
 /// version takes its place.
 fn is_static(pod: &Pod) -> bool {
-    let source = pod
-        .metadata
-        .annotations
-        .as_ref()
-        .and_then(|a| a.get("kubernetes.io/config.source"));
+    let source = pod.metadata.annotations.as_ref().and_then(|a| a.get("kubernetes.io/config.source"));
     source.is_some_and(|source| source != "api")
 }
 
-fn statuses(
-    turn: &Turn<'_>,
-    goal: &Goal,
-    kind: Kind,
-    old: Option<&[ContainerStatus]>,
-) -> Option<Vec<ContainerStatus>> {
+fn statuses(turn: &Turn<'_>, goal: &Goal, kind: Kind, old: Option<&[ContainerStatus]>) -> Option<Vec<ContainerStatus>> {
     let has_init = turn.members.iter().any(|m| m.kind == Kind::Init);
     let old_of = |name: &str| old.into_iter().flatten().find(|s| s.name == name);
     let of_kind = turn.members.iter().filter(|m| m.kind == kind);
-    let mut all: Vec<_> = of_kind
-        .map(|m| container_status(turn, goal, m, old_of(m.name()), has_init))
-        .collect();
+    let mut all: Vec<_> = of_kind.map(|m| container_status(turn, goal, m, old_of(m.name()), has_init)).collect();
     if kind == Kind::Regular {
         // Init containers stay in the order in which they run.
         all.sort_by(|a, b| a.name.cmp(&b.name));
@@ -147,25 +116,16 @@ fn statuses(
 fn mark_lost(status: &mut PodStatus) {
     let traced = |s: &ContainerStatus| {
         let ended = |s: &Option<_>| {
-            s.as_ref()
-                .is_some_and(|s: &k8s_openapi::api::core::v1::ContainerState| {
-                    s.terminated.is_some() || s.running.is_some()
-                })
+            s.as_ref().is_some_and(|s: &k8s_openapi::api::core::v1::ContainerState| {
+                s.terminated.is_some() || s.running.is_some()
+            })
         };
         ended(&s.state) || ended(&s.last_state)
     };
-    let inits = status
-        .init_container_statuses
-        .as_deref_mut()
-        .unwrap_or_default();
+    let inits = status.init_container_statuses.as_deref_mut().unwrap_or_default();
     let regulars = status.container_statuses.as_deref_mut().unwrap_or_default();
-    let initialized =
-        regulars.iter().any(traced) || (!inits.is_empty() && inits.iter().all(|s| s.ready));
-    let ran = if initialized {
-        inits.len()
-    } else {
-        inits.iter().rposition(traced).map_or(0, |last| last + 1)
-    };
+    let initialized = regulars.iter().any(traced) || (!inits.is_empty() && inits.iter().all(|s| s.ready));
+    let ran = if initialized { inits.len() } else { inits.iter().rposition(traced).map_or(0, |last| last + 1) };
     inits[..ran].iter_mut().for_each(lost);
     if initialized {
         regulars.iter_mut().for_each(lost);
@@ -175,8 +135,7 @@ fn mark_lost(status: &mut PodStatus) {
 fn addresses(turn: &Turn<'_>, old: &PodStatus, status: &mut PodStatus) {
     let hosts: Vec<String> = turn.node.host_ips.iter().map(IpAddr::to_string).collect();
     status.host_ip = hosts.first().cloned();
-    status.host_ips =
-        (!hosts.is_empty()).then(|| hosts.iter().map(|ip| HostIP { ip: ip.clone() }).collect());
+    status.host_ips = (!hosts.is_empty()).then(|| hosts.iter().map(|ip| HostIP { ip: ip.clone() }).collect());
     let seen = match sandbox::judge(turn.pod, turn.seen) {
         Verdict::Current(_) if is_host_network(turn.pod) => hosts,
         Verdict::Current(current) => current.ips.iter().map(IpAddr::to_string).collect(),

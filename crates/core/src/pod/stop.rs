@@ -15,12 +15,7 @@ use super::{
 pub(super) const LEAST_GRACE: Duration = Duration::from_secs(2);
 
 /// Plans the next step of a pod's end. True when none is left.
-pub(super) fn plan(
-    turn: &Turn<'_>,
-    kill_at: Timestamp,
-    last: LastStep,
-    batch: &mut Batch<'_>,
-) -> bool {
+pub(super) fn plan(turn: &Turn<'_>, kill_at: Timestamp, last: LastStep, batch: &mut Batch<'_>) -> bool {
     let seen = turn.seen;
     let mut alive = seen.containers.iter().filter(|c| c.may_run()).peekable();
     if alive.peek().is_some() {
@@ -28,37 +23,25 @@ pub(super) fn plan(
         return false;
     }
 
-    let mut ready = seen
-        .sandboxes
-        .iter()
-        .filter(|s| s.state == SandboxState::Ready)
-        .peekable();
+    let mut ready = seen.sandboxes.iter().filter(|s| s.state == SandboxState::Ready).peekable();
     if ready.peek().is_some() {
         ready.for_each(|s| batch.push(Action::StopSandbox { id: s.id.clone() }));
         return false;
     }
 
-    if last == LastStep::DeleteObject
-        && !turn.memory.final_status_published
-        && !turn.memory.object_deleted
-    {
+    if last == LastStep::DeleteObject && !turn.memory.final_status_published && !turn.memory.object_deleted {
         batch.push(Action::PublishFinalStatus);
         return false;
     }
 
     if !seen.sandboxes.is_empty() || !seen.containers.is_empty() {
         for sandbox in &seen.sandboxes {
-            batch.push(Action::RemoveSandbox {
-                id: sandbox.id.clone(),
-            });
+            batch.push(Action::RemoveSandbox { id: sandbox.id.clone() });
         }
         // A sandbox takes its containers with it; what it left behind, or lost, goes on its own.
         let housed = |c: &&ContainerSeen| seen.sandboxes.iter().any(|s| s.id == c.sandbox_id);
         for container in seen.containers.iter().filter(|c| !housed(c)) {
-            batch.push(Action::RemoveContainer {
-                id: container.id.clone(),
-                container: container.name.clone(),
-            });
+            batch.push(Action::RemoveContainer { id: container.id.clone(), container: container.name.clone() });
         }
         return false;
     }

@@ -17,12 +17,7 @@ pub(super) fn at(seconds: i64) -> Timestamp {
 
 /// A pod of containers `a`, `b`, … with the given policy and init containers `i`, `j`, ….
 pub(super) fn pod(policy: &str, inits: &[&str], regulars: &[&str]) -> Pod {
-    let list = |names: &[&str]| {
-        names
-            .iter()
-            .map(|n| json!({"name": n, "image": format!("{n}:1")}))
-            .collect::<Vec<_>>()
-    };
+    let list = |names: &[&str]| names.iter().map(|n| json!({"name": n, "image": format!("{n}:1")})).collect::<Vec<_>>();
     serde_json::from_value(json!({
         "metadata": {"name": "p", "namespace": "n", "uid": "u", "generation": 1},
         "spec": {"restartPolicy": policy, "initContainers": list(inits), "containers": list(regulars)},
@@ -50,12 +45,7 @@ pub(super) fn sandbox(id: &str, attempt: u32, state: SandboxState) -> SandboxSee
     }
 }
 
-pub(super) fn container(
-    name: &str,
-    sandbox: &str,
-    count: u32,
-    state: ContainerState,
-) -> ContainerSeen {
+pub(super) fn container(name: &str, sandbox: &str, count: u32, state: ContainerState) -> ContainerSeen {
     ContainerSeen {
         id: format!("{name}{count}"),
         name: name.into(),
@@ -99,14 +89,6 @@ pub(super) fn in_sandbox(containers: Vec<ContainerSeen>) -> Observation {
 
 /// A memory in which the images of these containers are present.
 pub(super) fn images(names: &[&str]) -> Memory {
-    let known = |n: &&str| {
-        (
-            n.to_string(),
-            (format!("{n}:1"), ImageKnown::Present(format!("sha256:{n}"))),
-        )
-    };
-    Memory {
-        images: names.iter().map(known).collect(),
-        ..Default::default()
-    }
+    let known = |n: &&str| (n.to_string(), (format!("{n}:1"), ImageKnown::Present(format!("sha256:{n}"))));
+    Memory { images: names.iter().map(known).collect(), ..Default::default() }
 }

@@ -12,12 +12,7 @@ use crate::names;
 /// The largest user or group id that Kubernetes takes.
 const ID_MAX: i64 = i32::MAX as i64;
 
-pub(super) fn containers(
-    spec: &PodSpec,
-    path: &str,
-    volumes: &HashSet<&str>,
-    errors: &mut Vec<FieldError>,
-) {
+pub(super) fn containers(spec: &PodSpec, path: &str, volumes: &HashSet<&str>, errors: &mut Vec<FieldError>) {
     if spec.containers.is_empty() {
         errors.push(FieldError::required(format!("{path}.containers"), ""));
     }
@@ -25,42 +20,22 @@ pub(super) fn containers(
     for (at, one) in each(spec, path) {
         container(one, &at, volumes, host_network, errors);
     }
-    distinct(
-        each(spec, path).map(|(at, one)| (format!("{at}.name"), one.name.as_str())),
-        errors,
-    );
+    distinct(each(spec, path).map(|(at, one)| (format!("{at}.name"), one.name.as_str())), errors);
 }
 
 /// The containers with their paths, in the order in which names must be distinct.
 fn each<'a>(spec: &'a PodSpec, path: &'a str) -> impl Iterator<Item = (String, &'a Container)> {
     let list = |name: &'static str, items: &'a [Container]| {
-        items
-            .iter()
-            .enumerate()
-            .map(move |(n, c)| (format!("{path}.{name}[{n}]"), c))
+        items.iter().enumerate().map(move |(n, c)| (format!("{path}.{name}[{n}]"), c))
     };
-    list("containers", &spec.containers).chain(list(
-        "initContainers",
-        spec.init_containers.as_deref().unwrap_or(&[]),
-    ))
+    list("containers", &spec.containers).chain(list("initContainers", spec.init_containers.as_deref().unwrap_or(&[])))
 }
 
-fn container(
-    one: &Container,
-    path: &str,
-    volumes: &HashSet<&str>,
-    host_network: bool,
-    errors: &mut Vec<FieldError>,
-) {
+fn container(one: &Container, path: &str, volumes: &HashSet<&str>, host_network: bool, errors: &mut Vec<FieldError>) {
     if one.name.is_empty() {
         errors.push(FieldError::required(format!("{path}.name"), ""));
     } else {
-        check(
-            names::dns_label(&one.name),
-            &one.name,
-            &format!("{path}.name"),
-            errors,
-        );
+        check(names::dns_label(&one.name), &one.name, &format!("{path}.name"), errors);
     }
     let image = one.image.as_deref().unwrap_or("");
     if image.is_empty() {
@@ -73,12 +48,7 @@ fn container(
         ));
     }
     if let Some(policy) = &one.image_pull_policy {
-        one_of(
-            policy,
-            &["Always", "IfNotPresent", "Never"],
-            &format!("{path}.imagePullPolicy"),
-            errors,
-        );
+        one_of(policy, &["Always", "IfNotPresent", "Never"], &format!("{path}.imagePullPolicy"), errors);
     }
     for (n, variable) in one.env.iter().flatten().enumerate() {
         let at = format!("{path}.env[{n}].name");
@@ -88,12 +58,7 @@ fn container(
             check(names::env_var(&variable.name), &variable.name, &at, errors);
         }
     }
-    ports(
-        one.ports.as_deref().unwrap_or(&[]),
-        &format!("{path}.ports"),
-        host_network,
-        errors,
-    );
+    ports(one.ports.as_deref().unwrap_or(&[]), &format!("{path}.ports"), host_network, errors);
     volume::mounts(one, path, volumes, errors);
     if let Some(wanted) = &one.resources {
         resources::resources(wanted, &format!("{path}.resources"), errors);
@@ -107,21 +72,12 @@ fn ports(ports: &[ContainerPort], path: &str, host_network: bool, errors: &mut V
     for (n, port) in ports.iter().enumerate() {
         let path = format!("{path}[{n}]");
         if let Some(name) = port.name.as_deref().filter(|name| !name.is_empty()) {
-            check(
-                names::port_name(name),
-                name,
-                &format!("{path}.name"),
-                errors,
-            );
+            check(names::port_name(name), name, &format!("{path}.name"), errors);
         }
         if port.container_port == 0 {
             errors.push(FieldError::required(format!("{path}.containerPort"), ""));
         } else {
-            in_range(
-                port.container_port,
-                &format!("{path}.containerPort"),
-                errors,
-            );
+            in_range(port.container_port, &format!("{path}.containerPort"), errors);
         }
         if let Some(host) = port.host_port.filter(|p| *p != 0) {
             in_range(host, &format!("{path}.hostPort"), errors);
@@ -134,12 +90,7 @@ fn ports(ports: &[ContainerPort], path: &str, host_network: bool, errors: &mut V
             }
         }
         if let Some(protocol) = &port.protocol {
-            one_of(
-                protocol,
-                &["TCP", "UDP"],
-                &format!("{path}.protocol"),
-                errors,
-            );
+            one_of(protocol, &["TCP", "UDP"], &format!("{path}.protocol"), errors);
         }
         if let Some(address) = port.host_ip.as_deref().filter(|a| !a.is_empty())
             && address.parse::<IpAddr>().is_err()
@@ -152,21 +103,14 @@ fn ports(ports: &[ContainerPort], path: &str, host_network: bool, errors: &mut V
         }
     }
     distinct(
-        ports
-            .iter()
-            .enumerate()
-            .filter_map(|(n, p)| Some((format!("{path}[{n}].name"), p.name.as_deref()?))),
+        ports.iter().enumerate().filter_map(|(n, p)| Some((format!("{path}[{n}].name"), p.name.as_deref()?))),
         errors,
     );
 }
 
 fn in_range(port: i32, path: &str, errors: &mut Vec<FieldError>) {
     if !(1..=65_535).contains(&port) {
-        errors.push(FieldError::invalid(
-            path,
-            port,
-            "must be between 1 and 65535, inclusive",
-        ));
+        errors.push(FieldError::invalid(path, port, "must be between 1 and 65535, inclusive"));
     }
 }
 
@@ -184,10 +128,7 @@ pub(super) fn host_ports_are_distinct(spec: &PodSpec, path: &str, errors: &mut V
                 port.host_ip.as_deref().unwrap_or(""),
             );
             if !seen.insert(key.clone()) {
-                errors.push(FieldError::duplicate(
-                    format!("{path}.containers[{n}].ports[{m}].hostPort"),
-                    key,
-                ));
+                errors.push(FieldError::duplicate(format!("{path}.containers[{n}].ports[{m}].hostPort"), key));
             }
         }
     }
@@ -209,7 +150,11 @@ fn security_context(security: &SecurityContext, path: &str, errors: &mut Vec<Fie
             ));
         }
         if adds_admin {
-            errors.push(FieldError::invalid(path, security_text(security), "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"));
+            errors.push(FieldError::invalid(
+                path,
+                security_text(security),
+                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN",
+            ));
         }
     }
 }

@@ -16,9 +16,7 @@ pub(super) fn resources(wanted: &ResourceRequirements, path: &str, errors: &mut 
     let requests = wanted.requests.as_ref().unwrap_or(&empty);
     amounts(limits, &format!("{path}.limits"), errors);
     // A request that defaulted to its limit was not written by anybody: one objection is enough.
-    let written = requests
-        .iter()
-        .filter(|(name, raw)| limits.get(*name) != Some(raw));
+    let written = requests.iter().filter(|(name, raw)| limits.get(*name) != Some(raw));
     amounts(written, &format!("{path}.requests"), errors);
     for (name, request) in requests {
         let Some(limit) = limits.get(name) else {
@@ -48,11 +46,7 @@ fn amounts<'a>(
             && name == "cpu"
             && !quantity.is_whole_milli()
         {
-            errors.push(FieldError::invalid(
-                path,
-                raw.0.clone(),
-                "must not have precision finer than 1m",
-            ));
+            errors.push(FieldError::invalid(path, raw.0.clone(), "must not have precision finer than 1m"));
         }
     }
 }
@@ -62,11 +56,7 @@ pub(super) fn amount(text: &str, path: &str, errors: &mut Vec<FieldError>) {
     match Quantity::parse(text) {
         Err(error) => errors.push(FieldError::invalid(path, text, error.to_string())),
         Ok(quantity) if quantity.is_negative() => {
-            errors.push(FieldError::invalid(
-                path,
-                text,
-                "must be greater than or equal to 0",
-            ));
+            errors.push(FieldError::invalid(path, text, "must be greater than or equal to 0"));
         }
         Ok(_) => {}
     }

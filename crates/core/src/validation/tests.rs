@@ -4,8 +4,7 @@ use super::*;
 use crate::defaults;
 
 fn manifest(spec: Value) -> Pod {
-    let mut pod: Pod =
-        serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).unwrap();
+    let mut pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).unwrap();
     defaults::pod(&mut pod);
     pod
 }
@@ -13,10 +12,7 @@ fn manifest(spec: Value) -> Pod {
 /// A container with more fields.
 fn with(more: Value) -> Value {
     let mut container = json!({"name": "c", "image": "i"});
-    container
-        .as_object_mut()
-        .unwrap()
-        .extend(more.as_object().unwrap().clone());
+    container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     json!({"containers": [container], "volumes": [{"name": "v", "emptyDir": {}}]})
 }
 
@@ -29,14 +25,8 @@ fn a_plain_pod_is_fine() {
 fn each_mistake_is_told_with_its_path_as_kubernetes_would() {
     let table: Vec<(Value, &str)> = vec![
         (json!({"containers": []}), "spec.containers: Required value"),
-        (
-            json!({"containers": [{"name": "c"}]}),
-            "spec.containers[0].image: Required value",
-        ),
-        (
-            json!({"containers": [{"image": "i"}]}),
-            "spec.containers[0].name: Required value",
-        ),
+        (json!({"containers": [{"name": "c"}]}), "spec.containers[0].image: Required value"),
+        (json!({"containers": [{"image": "i"}]}), "spec.containers[0].name: Required value"),
         (
             json!({"containers": [{"name": "C", "image": "i"}]}),
             "spec.containers[0].name: Invalid value: \"C\": a lowercase RFC 1123 label",
@@ -49,18 +39,12 @@ fn each_mistake_is_told_with_its_path_as_kubernetes_would() {
             json!({"containers": [{"name": "c", "image": "i"}], "initContainers": [{"name": "c", "image": "i"}]}),
             "spec.initContainers[0].name: Duplicate value: \"c\"",
         ),
-        (
-            with(json!({"image": " i"})),
-            "spec.containers[0].image: Invalid value: \" i\": must not have leading",
-        ),
+        (with(json!({"image": " i"})), "spec.containers[0].image: Invalid value: \" i\": must not have leading"),
         (
             with(json!({"imagePullPolicy": "Sometimes"})),
             "spec.containers[0].imagePullPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"IfNotPresent\", \"Never\"",
         ),
-        (
-            with(json!({"env": [{"name": "a=b"}]})),
-            "spec.containers[0].env[0].name: Invalid value: \"a=b\"",
-        ),
+        (with(json!({"env": [{"name": "a=b"}]})), "spec.containers[0].env[0].name: Invalid value: \"a=b\""),
         (
             with(json!({"ports": [{"containerPort": 70000}]})),
             "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive",
@@ -74,15 +58,11 @@ fn each_mistake_is_told_with_its_path_as_kubernetes_would() {
             "spec.containers[0].ports[0].hostIP: Invalid value: \"x\"",
         ),
         (
-            with(
-                json!({"ports": [{"containerPort": 80, "hostPort": 1}, {"containerPort": 81, "hostPort": 1}]}),
-            ),
+            with(json!({"ports": [{"containerPort": 80, "hostPort": 1}, {"containerPort": 81, "hostPort": 1}]})),
             "spec.containers[0].ports[1].hostPort: Duplicate value: \"TCP//1\"",
         ),
         (
-            with(
-                json!({"ports": [{"containerPort": 80, "name": "x"}, {"containerPort": 81, "name": "x"}]}),
-            ),
+            with(json!({"ports": [{"containerPort": 80, "name": "x"}, {"containerPort": 81, "name": "x"}]})),
             "spec.containers[0].ports[1].name: Duplicate value: \"x\"",
         ),
         (
@@ -94,9 +74,7 @@ fn each_mistake_is_told_with_its_path_as_kubernetes_would() {
             "spec.containers[0].volumeMounts[0].mountPath: Required value",
         ),
         (
-            with(
-                json!({"volumeMounts": [{"name": "v", "mountPath": "/x"}, {"name": "v", "mountPath": "/x"}]}),
-            ),
+            with(json!({"volumeMounts": [{"name": "v", "mountPath": "/x"}, {"name": "v", "mountPath": "/x"}]})),
             "spec.containers[0].volumeMounts[1].mountPath: Invalid value: \"/x\": must be unique",
         ),
         (
@@ -108,9 +86,7 @@ fn each_mistake_is_told_with_its_path_as_kubernetes_would() {
             "spec.containers[0].resources.limits.memory: Invalid value: \"-1\": must be greater than or equal to 0",
         ),
         (
-            with(
-                json!({"resources": {"limits": {"memory": "1Mi"}, "requests": {"memory": "2Mi"}}}),
-            ),
+            with(json!({"resources": {"limits": {"memory": "1Mi"}, "requests": {"memory": "2Mi"}}})),
             "spec.containers[0].resources.requests: Invalid value: \"2Mi\": must be less than or equal to memory limit of 1Mi",
         ),
         (
@@ -118,9 +94,7 @@ fn each_mistake_is_told_with_its_path_as_kubernetes_would() {
             "spec.containers[0].securityContext.runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive",
         ),
         (
-            with(
-                json!({"securityContext": {"privileged": true, "allowPrivilegeEscalation": false}}),
-            ),
+            with(json!({"securityContext": {"privileged": true, "allowPrivilegeEscalation": false}})),
             "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
         ),
         (
@@ -159,50 +133,25 @@ fn each_mistake_is_told_with_its_path_as_kubernetes_would() {
     for (spec, want) in table {
         let errors = pod(&manifest(spec.clone()));
         let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        assert!(
-            texts.len() == 1 && texts[0].contains(want),
-            "{spec}\nwant {want}\ngot  {texts:#?}"
-        );
+        assert!(texts.len() == 1 && texts[0].contains(want), "{spec}\nwant {want}\ngot  {texts:#?}");
     }
 }
 
 #[test]
 fn metadata_follows_the_rules_for_names() {
     let table = [
-        (
-            json!({}),
-            "metadata.name: Required value: name or generateName is required",
-        ),
+        (json!({}), "metadata.name: Required value: name or generateName is required"),
         (json!({"name": "A"}), "metadata.name: Invalid value: \"A\""),
-        (
-            json!({"name": "a", "namespace": "a.b"}),
-            "metadata.namespace: Invalid value",
-        ),
-        (
-            json!({"name": "a", "labels": {"x y": "z"}}),
-            "metadata.labels: Invalid value: \"x y\"",
-        ),
-        (
-            json!({"name": "a", "labels": {"x": "-"}}),
-            "metadata.labels: Invalid value: \"-\"",
-        ),
+        (json!({"name": "a", "namespace": "a.b"}), "metadata.namespace: Invalid value"),
+        (json!({"name": "a", "labels": {"x y": "z"}}), "metadata.labels: Invalid value: \"x y\""),
+        (json!({"name": "a", "labels": {"x": "-"}}), "metadata.labels: Invalid value: \"-\""),
     ];
     for (meta, want) in table {
-        let errors = metadata(
-            &serde_json::from_value(meta.clone()).unwrap(),
-            Scope::Namespaced,
-            names::dns_subdomain,
-        );
-        assert!(
-            errors.len() == 1 && errors[0].to_string().starts_with(want),
-            "{meta}: {errors:?}"
-        );
+        let errors = metadata(&serde_json::from_value(meta.clone()).unwrap(), Scope::Namespaced, names::dns_subdomain);
+        assert!(errors.len() == 1 && errors[0].to_string().starts_with(want), "{meta}: {errors:?}");
     }
     let generated = serde_json::from_value(json!({"generateName": "web-"})).unwrap();
-    assert_eq!(
-        metadata(&generated, Scope::Namespaced, names::dns_subdomain),
-        []
-    );
+    assert_eq!(metadata(&generated, Scope::Namespaced, names::dns_subdomain), []);
 }
 
 #[test]
@@ -216,11 +165,5 @@ fn only_the_image_of_a_running_pod_may_change() {
     assert_eq!(pod_update(&image, &old), []);
     let errors = pod_update(&manifest(with(json!({"workingDir": "/x"}))), &old);
     assert_eq!(errors.len(), 1);
-    assert!(
-        errors[0]
-            .to_string()
-            .ends_with("this one changes spec.containers[0].workingDir"),
-        "{}",
-        errors[0]
-    );
+    assert!(errors[0].to_string().ends_with("this one changes spec.containers[0].workingDir"), "{}", errors[0]);
 }

@@ -15,14 +15,10 @@ pub fn pod_update(new: &Pod, old: &Pod) -> Vec<FieldError> {
         return errors;
     };
     if new.containers.len() != old.containers.len() {
-        errors.push(FieldError::forbidden(
-            "spec.containers",
-            "pod updates may not add or remove containers",
-        ));
+        errors.push(FieldError::forbidden("spec.containers", "pod updates may not add or remove containers"));
         return errors;
     }
-    let fixed =
-        |spec: &PodSpec| serde_json::to_value(without_mutable(spec, old)).unwrap_or_default();
+    let fixed = |spec: &PodSpec| serde_json::to_value(without_mutable(spec, old)).unwrap_or_default();
     let mut changed = Vec::new();
     differences(&fixed(new), &fixed(old), "spec", &mut changed);
     if !changed.is_empty() {
@@ -38,25 +34,14 @@ fn without_mutable(spec: &PodSpec, old: &PodSpec) -> PodSpec {
     for (container, before) in fixed.containers.iter_mut().zip(&old.containers) {
         container.image.clone_from(&before.image);
     }
-    for (container, before) in fixed
-        .init_containers
-        .iter_mut()
-        .flatten()
-        .zip(old.init_containers.iter().flatten())
-    {
+    for (container, before) in fixed.init_containers.iter_mut().flatten().zip(old.init_containers.iter().flatten()) {
         container.image.clone_from(&before.image);
     }
     let kept = old.tolerations.as_deref().unwrap_or(&[]);
-    if kept.iter().all(|t| {
-        fixed
-            .tolerations
-            .as_ref()
-            .is_some_and(|now| now.contains(t))
-    }) {
+    if kept.iter().all(|t| fixed.tolerations.as_ref().is_some_and(|now| now.contains(t))) {
         fixed.tolerations.clone_from(&old.tolerations);
     }
-    if old.termination_grace_period_seconds.is_some_and(|s| s < 0)
-        && fixed.termination_grace_period_seconds == Some(1)
+    if old.termination_grace_period_seconds.is_some_and(|s| s < 0) && fixed.termination_grace_period_seconds == Some(1)
     {
         fixed.termination_grace_period_seconds = old.termination_grace_period_seconds;
     }

@@ -9,68 +9,42 @@ use crate::field::FieldError;
 use crate::names;
 
 /// What `hostPath.type` may say; empty checks nothing.
-const HOST_PATH_TYPES: &[&str] = &[
-    "",
-    "DirectoryOrCreate",
-    "Directory",
-    "FileOrCreate",
-    "File",
-    "Socket",
-    "CharDevice",
-    "BlockDevice",
-];
+const HOST_PATH_TYPES: &[&str] =
+    &["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"];
 
 /// Checks the volumes of a pod and returns their names.
-pub(super) fn volumes<'a>(
-    spec: &'a PodSpec,
-    path: &str,
-    errors: &mut Vec<FieldError>,
-) -> HashSet<&'a str> {
+pub(super) fn volumes<'a>(spec: &'a PodSpec, path: &str, errors: &mut Vec<FieldError>) -> HashSet<&'a str> {
     let list = spec.volumes.as_deref().unwrap_or(&[]);
     for (n, volume) in list.iter().enumerate() {
         let path = format!("{path}.volumes[{n}]");
         if volume.name.is_empty() {
             errors.push(FieldError::required(format!("{path}.name"), ""));
         } else {
-            check(
-                names::dns_label(&volume.name),
-                &volume.name,
-                &format!("{path}.name"),
-                errors,
-            );
+            check(names::dns_label(&volume.name), &volume.name, &format!("{path}.name"), errors);
         }
         source(volume, &path, errors);
     }
-    distinct(
-        list.iter()
-            .enumerate()
-            .map(|(n, v)| (format!("{path}.volumes[{n}].name"), v.name.as_str())),
-        errors,
-    );
+    distinct(list.iter().enumerate().map(|(n, v)| (format!("{path}.volumes[{n}].name"), v.name.as_str())), errors);
     list.iter().map(|v| v.name.as_str()).collect()
 }
 
 fn source(volume: &Volume, path: &str, errors: &mut Vec<FieldError>) {
     if volume.empty_dir.is_some() && volume.host_path.is_some() {
-        errors.push(FieldError::forbidden(
-            format!("{path}.hostPath"),
-            "may not specify more than 1 volume type",
-        ));
+        errors.push(FieldError::forbidden(format!("{path}.hostPath"), "may not specify more than 1 volume type"));
     }
     if let Some(empty_dir) = &volume.empty_dir {
         let medium = empty_dir.medium.as_deref().unwrap_or("");
         if !["", "Memory"].contains(&medium) {
-            errors.push(FieldError::not_supported(
-                format!("{path}.emptyDir.medium"),
-                medium,
-                &["", "Memory"],
-            ));
+            errors.push(FieldError::not_supported(format!("{path}.emptyDir.medium"), medium, &["", "Memory"]));
         }
         if let Some(limit) = &empty_dir.size_limit {
             let at = format!("{path}.emptyDir.sizeLimit");
             resources::amount(&limit.0, &at, errors);
             if medium != "Memory" && limit.0 != "0" {
-                errors.push(FieldError::forbidden(at, "podd enforces a size limit only for the medium Memory as yet; remove it or set `medium: Memory`"));
+                errors.push(FieldError::forbidden(
+                    at,
+                    "podd enforces a size limit only for the medium Memory as yet; remove it or set `medium: Memory`",
+                ));
             }
         }
     }
@@ -79,57 +53,32 @@ fn source(volume: &Volume, path: &str, errors: &mut Vec<FieldError>) {
         if host_path.path.is_empty() {
             errors.push(FieldError::required(at, ""));
         } else if !host_path.path.starts_with('/') {
-            errors.push(FieldError::invalid(
-                at,
-                host_path.path.clone(),
-                "must be an absolute path",
-            ));
+            errors.push(FieldError::invalid(at, host_path.path.clone(), "must be an absolute path"));
         } else if host_path.path.split('/').any(|part| part == "..") {
-            errors.push(FieldError::invalid(
-                at,
-                host_path.path.clone(),
-                "must not contain '..'",
-            ));
+            errors.push(FieldError::invalid(at, host_path.path.clone(), "must not contain '..'"));
         }
         let kind = host_path.type_.as_deref().unwrap_or("");
         if !kind.is_empty() {
-            one_of(
-                kind,
-                HOST_PATH_TYPES,
-                &format!("{path}.hostPath.type"),
-                errors,
-            );
+            one_of(kind, HOST_PATH_TYPES, &format!("{path}.hostPath.type"), errors);
         }
     }
 }
 
 /// Checks what a container mounts.
-pub(super) fn mounts(
-    container: &Container,
-    path: &str,
-    volumes: &HashSet<&str>,
-    errors: &mut Vec<FieldError>,
-) {
+pub(super) fn mounts(container: &Container, path: &str, volumes: &HashSet<&str>, errors: &mut Vec<FieldError>) {
     let mut taken = HashSet::new();
     for (n, mount) in container.volume_mounts.iter().flatten().enumerate() {
         let path = format!("{path}.volumeMounts[{n}]");
         if mount.name.is_empty() {
             errors.push(FieldError::required(format!("{path}.name"), ""));
         } else if !volumes.contains(mount.name.as_str()) {
-            errors.push(FieldError::not_found(
-                format!("{path}.name"),
-                mount.name.clone(),
-            ));
+            errors.push(FieldError::not_found(format!("{path}.name"), mount.name.clone()));
         }
         let at = format!("{path}.mountPath");
         if mount.mount_path.is_empty() {
             errors.push(FieldError::required(at, ""));
         } else if !taken.insert(mount.mount_path.as_str()) {
-            errors.push(FieldError::invalid(
-                at,
-                mount.mount_path.clone(),
-                "must be unique",
-            ));
+            errors.push(FieldError::invalid(at, mount.mount_path.clone(), "must be unique"));
         }
     }
 }

@@ -22,33 +22,20 @@ pub(super) struct Spool {
 
 impl Spool {
     /// Reads the whole archive.
-    pub(super) fn read(
-        archive: impl Read,
-        layout: &Layout,
-        limits: &Limits,
-    ) -> Result<Spool, Error> {
+    pub(super) fn read(archive: impl Read, layout: &Layout, limits: &Limits) -> Result<Spool, Error> {
         let broken = |error: io::Error| Error::content("the archive", error.to_string());
-        let over = |limit, value| Error::Limit {
-            subject: "the archive".to_owned(),
-            limit,
-            value,
-        };
+        let over = |limit, value| Error::Limit { subject: "the archive".to_owned(), limit, value };
         let mut stream = BufReader::with_capacity(128 << 10, archive);
         let start = stream.fill_buf().map_err(broken)?;
         let plain: Box<dyn Read> = match start {
             [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(stream)),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-                Box::new(zstd::stream::read::Decoder::with_buffer(stream).map_err(broken)?)
-            }
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::stream::read::Decoder::with_buffer(stream).map_err(broken)?),
             _ => Box::new(stream),
         };
         let tape = Tape::new(plain, limits.entry_header_bytes);
         let mut archive = tar::Archive::new(tape.reader());
         let mut entries = archive.entries().map_err(broken)?;
-        let mut spool = Spool {
-            files: BTreeMap::new(),
-            links: BTreeMap::new(),
-        };
+        let mut spool = Spool { files: BTreeMap::new(), links: BTreeMap::new() };
         let (mut members, mut bytes) = (0, 0_u64);
         loop {
             tape.record();
@@ -56,8 +43,7 @@ impl Spool {
                 return Ok(spool);
             };
             let mut entry = entry.map_err(broken)?;
-            tape.extensions(entry.raw_header_position())
-                .map_err(|reason| Error::content("the archive", reason))?;
+            tape.extensions(entry.raw_header_position()).map_err(|reason| Error::content("the archive", reason))?;
             members += 1;
             if members > limits.archive_members {
                 return Err(over("archive_members", limits.archive_members));
@@ -78,9 +64,7 @@ impl Spool {
         broken: impl Fn(io::Error) -> Error,
     ) -> Result<(), Error> {
         let name = join("", &String::from_utf8_lossy(&entry.path_bytes()));
-        let target = entry
-            .link_name_bytes()
-            .map(|target| String::from_utf8_lossy(&target).into_owned());
+        let target = entry.link_name_bytes().map(|target| String::from_utf8_lossy(&target).into_owned());
         match (entry.header().entry_type(), target) {
             (EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse, _) => {
                 let scratch = layout.scratch();
@@ -125,10 +109,7 @@ impl Spool {
     /// The content of a member of at most `limit` bytes.
     pub(super) fn small(&self, member: &str, limit: u64) -> Result<Vec<u8>, Error> {
         let invalid = |reason: String| Error::content(super::subject(member), reason);
-        let scratch = self
-            .files
-            .get(&self.resolve(member))
-            .ok_or_else(|| invalid("it is missing".to_owned()))?;
+        let scratch = self.files.get(&self.resolve(member)).ok_or_else(|| invalid("it is missing".to_owned()))?;
         let path = scratch.path();
         let size = fs::metadata(path).during("look at", path)?.len();
         match size <= limit {
@@ -149,10 +130,7 @@ fn copy<R: Read>(
     while left > 0 {
         let got = entry.read(&mut buffer).map_err(&broken)?;
         if got == 0 {
-            return Err(broken(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "it ends early",
-            )));
+            return Err(broken(io::Error::new(io::ErrorKind::UnexpectedEof, "it ends early")));
         }
         io::Write::write_all(file, &buffer[..got]).during("write", path)?;
         left -= got as u64;

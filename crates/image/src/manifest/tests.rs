@@ -13,11 +13,7 @@ fn descriptor(media_type: &str, platform: Option<(&str, &str, Option<&str>)>) ->
 }
 
 fn parse(value: &Value) -> Result<Document, Error> {
-    parse_document(
-        value.to_string().as_bytes(),
-        "manifest x",
-        &Limits::default(),
-    )
+    parse_document(value.to_string().as_bytes(), "manifest x", &Limits::default())
 }
 
 fn image(config: &str, layer: &str) -> Value {
@@ -32,15 +28,9 @@ fn image(config: &str, layer: &str) -> Value {
 fn oci_and_docker_manifests_are_read_alike() {
     for (config, layer) in [
         (OCI_CONFIG, "application/vnd.oci.image.layer.v1.tar+zstd"),
-        (
-            DOCKER_CONFIG,
-            "application/vnd.docker.image.rootfs.diff.tar.gzip",
-        ),
+        (DOCKER_CONFIG, "application/vnd.docker.image.rootfs.diff.tar.gzip"),
     ] {
-        assert!(
-            matches!(parse(&image(config, layer)).unwrap(), Document::Image(_)),
-            "{config}"
-        );
+        assert!(matches!(parse(&image(config, layer)).unwrap(), Document::Image(_)), "{config}");
     }
 }
 
@@ -61,21 +51,12 @@ fn a_bad_manifest_is_refused_with_its_reason() {
     for (value, reason) in [
         (json!({}), "schemaVersion"),
         (json!([]), "invalid"),
-        (
-            json!({"schemaVersion": 1, "fsLayers": []}),
-            "schema version 1",
-        ),
+        (json!({"schemaVersion": 1, "fsLayers": []}), "schema version 1"),
         (json!({"schemaVersion": 2}), "neither"),
         (with("manifests", json!([])), "neither"),
-        (
-            image("application/vnd.cncf.helm.config.v1+json", LAYERS[0]),
-            "no container image",
-        ),
+        (image("application/vnd.cncf.helm.config.v1+json", LAYERS[0]), "no container image"),
         (image(OCI_CONFIG, "text/plain"), "media type"),
-        (
-            with("layers", Value::Array(vec![good["layers"][0].clone(); 501])),
-            "limit layers",
-        ),
+        (with("layers", Value::Array(vec![good["layers"][0].clone(); 501])), "limit layers"),
         (other_algorithm, "sha512"),
         (negative, "-1"),
         (huge, "blob_bytes"),
@@ -87,11 +68,7 @@ fn a_bad_manifest_is_refused_with_its_reason() {
 
 #[test]
 fn an_index_gives_the_entry_of_this_machine_or_says_what_it_has() {
-    let host = Platform {
-        os: "linux".into(),
-        architecture: "amd64".into(),
-        variant: None,
-    };
+    let host = Platform { os: "linux".into(), architecture: "amd64".into(), variant: None };
     let index = |platforms: &[(&str, &str, Option<&str>)]| -> Vec<Descriptor> {
         let entries = platforms.iter().map(|p| descriptor(OCI_MANIFEST, Some(*p)));
         let value = json!({"schemaVersion": 2, "manifests": entries.collect::<Vec<_>>()});
@@ -112,10 +89,7 @@ fn an_index_gives_the_entry_of_this_machine_or_says_what_it_has() {
         ("linux", "amd64", None),
     ]);
     assert_eq!(chosen(&all).unwrap(), "linux/amd64");
-    assert_eq!(
-        chosen(&all[..3]).unwrap_err(),
-        ["unknown/unknown", "windows/amd64", "linux/arm64/v8"]
-    );
+    assert_eq!(chosen(&all[..3]).unwrap_err(), ["unknown/unknown", "windows/amd64", "linux/arm64/v8"]);
 }
 
 #[test]
@@ -128,8 +102,6 @@ fn the_configuration_must_name_as_many_layers_as_the_manifest() {
     .to_string();
     let (_, ids) = parse_config(config.as_bytes(), 1, "config").unwrap();
     assert_eq!(ids, [Digest::of(b"a")]);
-    let error = parse_config(config.as_bytes(), 2, "config")
-        .unwrap_err()
-        .to_string();
+    let error = parse_config(config.as_bytes(), 2, "config").unwrap_err().to_string();
     assert!(error.contains("1 layers, its manifest 2"), "{error}");
 }

@@ -12,34 +12,18 @@ fn names_are_completed_as_docker_completes_them() {
         ("nginx", "docker.io/library/nginx:latest".to_owned()),
         ("nginx:1.27", "docker.io/library/nginx:1.27".to_owned()),
         ("team/app", "docker.io/team/app:latest".to_owned()),
-        (
-            "docker.io/nginx",
-            "docker.io/library/nginx:latest".to_owned(),
-        ),
-        (
-            "index.docker.io/nginx",
-            "docker.io/library/nginx:latest".to_owned(),
-        ),
+        ("docker.io/nginx", "docker.io/library/nginx:latest".to_owned()),
+        ("index.docker.io/nginx", "docker.io/library/nginx:latest".to_owned()),
         ("localhost/a", "localhost/a:latest".to_owned()),
         ("localhost:5000/a/b:v1", "localhost:5000/a/b:v1".to_owned()),
         ("127.0.0.1:5000/a", "127.0.0.1:5000/a:latest".to_owned()),
         ("[::1]:5000/a:b", "[::1]:5000/a:b".to_owned()),
         ("Registry/a", "Registry/a:latest".to_owned()),
-        (
-            "ghcr.io/a/b_c/d__e/f--g",
-            "ghcr.io/a/b_c/d__e/f--g:latest".to_owned(),
-        ),
-        (
-            &format!("nginx@{D}"),
-            format!("docker.io/library/nginx@{D}"),
-        ),
+        ("ghcr.io/a/b_c/d__e/f--g", "ghcr.io/a/b_c/d__e/f--g:latest".to_owned()),
+        (&format!("nginx@{D}"), format!("docker.io/library/nginx@{D}")),
         (&format!("r.io:1/x:tag@{D}"), format!("r.io:1/x@{D}")),
     ] {
-        assert_eq!(
-            Reference::parse(short).unwrap().to_string(),
-            full,
-            "{short}"
-        );
+        assert_eq!(Reference::parse(short).unwrap().to_string(), full, "{short}");
     }
 }
 
@@ -83,9 +67,7 @@ fn component() -> impl Strategy<Value = String> {
 }
 
 fn registry() -> impl Strategy<Value = Option<String>> {
-    proptest::option::of(
-        "([a-z][a-z0-9]{0,4}\\.[a-z]{2,3}|localhost|127\\.0\\.0\\.1)(:[1-9][0-9]{0,3})?",
-    )
+    proptest::option::of("([a-z][a-z0-9]{0,4}\\.[a-z]{2,3}|localhost|127\\.0\\.0\\.1)(:[1-9][0-9]{0,3})?")
 }
 
 proptest! {

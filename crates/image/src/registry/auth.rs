@@ -24,10 +24,7 @@ impl Authorization {
             Credentials::Bearer(token) => secret("Bearer", token),
             _ => None,
         };
-        Authorization {
-            header,
-            generation: 0,
-        }
+        Authorization { header, generation: 0 }
     }
 
     pub(super) fn current(&self) -> (Option<HeaderValue>, u64) {
@@ -43,21 +40,14 @@ fn secret(scheme: &str, value: &str) -> Option<HeaderValue> {
 
 fn basic(username: &str, password: &str) -> Option<HeaderValue> {
     let pair = format!("{username}:{password}");
-    secret(
-        "Basic",
-        &base64::engine::general_purpose::STANDARD.encode(pair),
-    )
+    secret("Basic", &base64::engine::general_purpose::STANDARD.encode(pair))
 }
 
 /// What a registry wants to see.
 #[derive(Debug, PartialEq, Eq)]
 enum Challenge {
     Basic,
-    Bearer {
-        realm: String,
-        service: Option<String>,
-        scope: Option<String>,
-    },
+    Bearer { realm: String, service: Option<String>, scope: Option<String> },
 }
 
 /// The challenge that we can answer best, from all `WWW-Authenticate` headers.
@@ -73,11 +63,7 @@ fn challenge(headers: impl Iterator<Item = String>) -> Option<Challenge> {
             if challenge.scheme.eq_ignore_ascii_case("bearer")
                 && let Some(realm) = parameter("realm")
             {
-                return Some(Challenge::Bearer {
-                    realm,
-                    service: parameter("service"),
-                    scope: parameter("scope"),
-                });
+                return Some(Challenge::Bearer { realm, service: parameter("service"), scope: parameter("scope") });
             }
             if challenge.scheme.eq_ignore_ascii_case("basic") {
                 basic = Some(Challenge::Basic);
@@ -91,24 +77,16 @@ impl Session {
     /// Gets what a refused request needs. `generation` is that of the header which it carried.
     pub(super) async fn answer(&self, refused: Response, generation: u64) -> Result<(), Failure> {
         let headers = refused.headers().get_all(WWW_AUTHENTICATE).iter();
-        let challenge =
-            challenge(headers.filter_map(|value| Some(value.to_str().ok()?.to_owned())));
+        let challenge = challenge(headers.filter_map(|value| Some(value.to_str().ok()?.to_owned())));
         let mut authorization = self.authorization.lock().await;
         if authorization.generation != generation {
             return Ok(());
         }
         let header = match (challenge, &self.credentials) {
-            (Some(Challenge::Basic), Credentials::Basic { username, password }) => {
-                basic(username, password)
-            }
-            (
-                Some(Challenge::Bearer {
-                    realm,
-                    service,
-                    scope,
-                }),
-                credentials,
-            ) if !matches!(credentials, Credentials::Bearer(_)) => {
+            (Some(Challenge::Basic), Credentials::Basic { username, password }) => basic(username, password),
+            (Some(Challenge::Bearer { realm, service, scope }), credentials)
+                if !matches!(credentials, Credentials::Bearer(_)) =>
+            {
                 let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.repository));
                 let token = self.token(&realm, service.as_deref(), &scope).await?;
                 secret("Bearer", &token)
@@ -121,25 +99,15 @@ impl Session {
         Ok(())
     }
 
-    async fn token(
-        &self,
-        realm: &str,
-        service: Option<&str>,
-        scope: &str,
-    ) -> Result<String, Failure> {
+    async fn token(&self, realm: &str, service: Option<&str>, scope: &str) -> Result<String, Failure> {
         let refuse = |reason: String| Failure::lasting(ErrorKind::Unauthorized, reason);
-        let mut url: Url = realm
-            .parse()
-            .map_err(|_| refuse(format!("its token realm {realm:?} is no URL")))?;
+        let mut url: Url = realm.parse().map_err(|_| refuse(format!("its token realm {realm:?} is no URL")))?;
         let plain = url.scheme() == "http";
         if !matches!(url.scheme(), "http" | "https") || (plain && !self.endpoint.plain_http) {
             return Err(refuse(format!("its token realm {realm:?} is not https")));
         }
         let host = url.host_str().unwrap_or_default().to_owned();
-        let client = self
-            .clients
-            .get(&host, plain)
-            .map_err(|error| refuse(error.to_string()))?;
+        let client = self.clients.get(&host, plain).map_err(|error| refuse(error.to_string()))?;
         let service = service.map(|service| ("service", service));
         let request = if let Credentials::Identity(refresh) = &self.credentials {
             let fields = [
@@ -149,14 +117,10 @@ impl Session {
                 ("refresh_token", refresh),
             ];
             let form = form(fields.into_iter().chain(service));
-            let request = client
-                .post(url)
-                .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+            let request = client.post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
             request.body(form)
         } else {
-            let fields = service
-                .into_iter()
-                .chain([("scope", scope), ("client_id", CLIENT_ID)]);
+            let fields = service.into_iter().chain([("scope", scope), ("client_id", CLIENT_ID)]);
             url.query_pairs_mut().extend_pairs(fields);
             let request = client.get(url);
             match &self.credentials {
@@ -167,14 +131,10 @@ impl Session {
                 _ => request,
             }
         };
-        let response = request
-            .send()
+        let response = request.send().await.map_err(|error| Failure::transport(&error))?;
+        let response = check(response)
             .await
-            .map_err(|error| Failure::transport(&error))?;
-        let response = check(response).await.map_err(|failure| Failure {
-            reason: format!("no token from {host}: {}", failure.reason),
-            ..failure
-        })?;
+            .map_err(|failure| Failure { reason: format!("no token from {host}: {}", failure.reason), ..failure })?;
         let body = read(response, self.config.limits.manifest_bytes).await?;
         token_of(&body).ok_or_else(|| refuse(format!("the answer of {host} has no token")))
     }
@@ -194,9 +154,7 @@ fn token_of(body: &[u8]) -> Option<String> {
         access_token: Option<String>,
     }
     let body: Body = serde_json::from_slice(body).ok()?;
-    body.token
-        .or(body.access_token)
-        .filter(|token| !token.is_empty())
+    body.token.or(body.access_token).filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]
@@ -209,8 +167,7 @@ mod tests {
 
     #[test]
     fn a_bearer_challenge_is_preferred_and_its_commas_survive() {
-        let bearer =
-            r#"Bearer realm="https://a.io/token",service="r.io",scope="repository:x:pull,push""#;
+        let bearer = r#"Bearer realm="https://a.io/token",service="r.io",scope="repository:x:pull,push""#;
         let expected = Challenge::Bearer {
             realm: "https://a.io/token".into(),
             service: Some("r.io".into()),
@@ -235,9 +192,6 @@ mod tests {
 
     #[test]
     fn form_fields_are_encoded() {
-        assert_eq!(
-            form([("scope", "a:b c&d")].into_iter()),
-            "scope=a%3Ab+c%26d"
-        );
+        assert_eq!(form([("scope", "a:b c&d")].into_iter()), "scope=a%3Ab+c%26d");
     }
 }

@@ -15,12 +15,7 @@ pub(crate) trait Receiver: Send {
 
 impl Session {
     /// Hands `size` bytes of a blob to `receiver`, in order and without gaps. Their digest is not looked at here.
-    pub(crate) async fn blob(
-        &self,
-        digest: &Digest,
-        size: u64,
-        receiver: &mut impl Receiver,
-    ) -> Result<(), Error> {
+    pub(crate) async fn blob(&self, digest: &Digest, size: u64, receiver: &mut impl Receiver) -> Result<(), Error> {
         let action = format!("get blob {digest}");
         let path = format!("blobs/{digest}");
         let mut tries = Tries::new(&self.config);
@@ -39,10 +34,7 @@ impl Session {
             if resumes > self.config.limits.resumes {
                 return Err(self.error(&action, failure));
             }
-            tries
-                .again(failure)
-                .await
-                .map_err(|failure| self.error(&action, failure))?;
+            tries.again(failure).await.map_err(|failure| self.error(&action, failure))?;
         }
     }
 
@@ -64,19 +56,12 @@ impl Session {
         let start = start_of(&response, *done)?;
         let length = response.content_length();
         if length.is_some_and(|length| start + length > size) {
-            let reason = format!(
-                "the blob has {} bytes instead of {size}",
-                start + length.unwrap_or_default()
-            );
+            let reason = format!("the blob has {} bytes instead of {size}", start + length.unwrap_or_default());
             return Err(Failure::lasting(ErrorKind::Invalid, reason));
         }
         // A server without Range sends all over again.
         let mut skip = *done - start;
-        while let Some(mut chunk) = response
-            .chunk()
-            .await
-            .map_err(|error| Failure::transport(&error))?
-        {
+        while let Some(mut chunk) = response.chunk().await.map_err(|error| Failure::transport(&error))? {
             let known = usize::try_from(skip).unwrap_or(usize::MAX).min(chunk.len());
             skip -= known as u64;
             let fresh = chunk.split_off(known);
@@ -85,10 +70,7 @@ impl Session {
             }
             *done += fresh.len() as u64;
             if *done > size {
-                return Err(Failure::lasting(
-                    ErrorKind::Invalid,
-                    format!("the blob has more than {size} bytes"),
-                ));
+                return Err(Failure::lasting(ErrorKind::Invalid, format!("the blob has more than {size} bytes")));
             }
             if !receiver.receive(fresh).await {
                 return Ok(());
@@ -97,19 +79,13 @@ impl Session {
         match *done == size {
             true => Ok(()),
             // It ended in good order and is still too short: perhaps a proxy; one more connection will tell.
-            false => Err(Failure {
-                retry: Some(std::time::Duration::ZERO),
-                ..too_short(*done, size)
-            }),
+            false => Err(Failure { retry: Some(std::time::Duration::ZERO), ..too_short(*done, size) }),
         }
     }
 }
 
 fn too_short(done: u64, size: u64) -> Failure {
-    Failure::lasting(
-        ErrorKind::Invalid,
-        format!("the blob ends after {done} of {size} bytes"),
-    )
+    Failure::lasting(ErrorKind::Invalid, format!("the blob ends after {done} of {size} bytes"))
 }
 
 /// Where in the blob an answer starts.
@@ -117,19 +93,8 @@ fn start_of(response: &Response, asked: u64) -> Result<u64, Failure> {
     if response.status() != StatusCode::PARTIAL_CONTENT {
         return Ok(0);
     }
-    let range = response
-        .headers()
-        .get(CONTENT_RANGE)
-        .and_then(|value| value.to_str().ok());
-    let start = range.and_then(|range| {
-        range
-            .strip_prefix("bytes ")?
-            .split('-')
-            .next()?
-            .trim()
-            .parse()
-            .ok()
-    });
+    let range = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
+    let start = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok());
     match start {
         Some(start) if start <= asked => Ok(start),
         _ => Err(Failure::lasting(

@@ -40,22 +40,11 @@ impl Clients {
 
     /// The client for a `host[:port]`.
     pub(crate) fn get(&self, host: &str, plain_http: bool) -> Result<reqwest::Client, Error> {
-        let Inner {
-            config,
-            loopback,
-            plain,
-            secure,
-        } = &*self.0;
+        let Inner { config, loopback, plain, secure } = &*self.0;
         let client = if is_loopback(host) {
             loopback.get_or_init(|| build(config, RootCertStore::empty(), false))
         } else if plain_http {
-            plain.get_or_init(|| {
-                build(
-                    config,
-                    roots(&config.ca_file).unwrap_or_else(|_| RootCertStore::empty()),
-                    true,
-                )
-            })
+            plain.get_or_init(|| build(config, roots(&config.ca_file).unwrap_or_else(|_| RootCertStore::empty()), true))
         } else {
             secure.get_or_init(|| build(config, roots(&config.ca_file)?, true))
         };
@@ -84,8 +73,7 @@ fn build(config: &Config, roots: RootCertStore, proxy: bool) -> Result<reqwest::
 
 /// Registries redirect to object stores. Never from HTTPS to HTTP, which would take the promise back.
 fn redirect(attempt: Attempt<'_>) -> reqwest::redirect::Action {
-    let downgrade = attempt.url().scheme() != "https"
-        && attempt.previous().iter().any(|url| url.scheme() == "https");
+    let downgrade = attempt.url().scheme() != "https" && attempt.previous().iter().any(|url| url.scheme() == "https");
     if downgrade {
         attempt.error("it redirects from https to http")
     } else if attempt.previous().len() > MAX_REDIRECTS {
@@ -96,17 +84,12 @@ fn redirect(attempt: Attempt<'_>) -> reqwest::redirect::Action {
 }
 
 fn roots(file: &Path) -> Result<RootCertStore, Error> {
-    let broken = |reason: String| Error::Certificates {
-        reason: format!("{}: {reason}", file.display()),
-    };
-    let certificates =
-        CertificateDer::pem_file_iter(file).map_err(|error| broken(error.to_string()))?;
+    let broken = |reason: String| Error::Certificates { reason: format!("{}: {reason}", file.display()) };
+    let certificates = CertificateDer::pem_file_iter(file).map_err(|error| broken(error.to_string()))?;
     let mut roots = RootCertStore::empty();
     let (added, _) = roots.add_parsable_certificates(certificates.filter_map(Result::ok));
     match added {
-        0 => Err(broken(
-            "it has no certificates; install ca-certificates".to_owned(),
-        )),
+        0 => Err(broken("it has no certificates; install ca-certificates".to_owned())),
         _ => Ok(roots),
     }
 }
@@ -117,10 +100,7 @@ pub(super) fn is_loopback(host: &str) -> bool {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
     };
-    name == "localhost"
-        || name
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
+    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// An error with all that is behind it, without the URL (which may carry a signature).

@@ -68,17 +68,9 @@ fn garbage(state: &State) -> (Vec<Digest>, Vec<Digest>) {
     let mut used: BTreeSet<Digest> = state.index.manifests().collect();
     used.extend(state.images.values().flat_map(Record::blobs));
     used.extend(state.held.keys());
-    let blobs = state
-        .blobs
-        .keys()
-        .filter(|digest| !used.contains(digest))
-        .copied();
+    let blobs = state.blobs.keys().filter(|digest| !used.contains(digest)).copied();
     let blobs = blobs.collect();
     used.extend(state.images.values().flat_map(|record| &record.diff_ids));
-    let layers = state
-        .layers
-        .keys()
-        .filter(|digest| !used.contains(digest))
-        .copied();
+    let layers = state.layers.keys().filter(|digest| !used.contains(digest)).copied();
     (blobs, layers.collect())
 }

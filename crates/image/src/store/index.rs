@@ -49,20 +49,14 @@ impl Index {
             let id = id_of(&manifest)?;
             Some(Entry { manifest, id, name })
         });
-        Ok(Index {
-            entries: entries.collect(),
-        })
+        Ok(Index { entries: entries.collect() })
     }
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let file = File {
             schema_version: 2,
             media_type: Some(OCI_INDEX.to_owned()),
-            manifests: self
-                .entries
-                .iter()
-                .map(|entry| entry.manifest.clone())
-                .collect(),
+            manifests: self.entries.iter().map(|entry| entry.manifest.clone()).collect(),
         };
         serde_json::to_vec_pretty(&file).expect("strings and numbers always serialise")
     }
@@ -72,46 +66,25 @@ impl Index {
     pub(crate) fn add(&mut self, manifest: Descriptor, id: Digest, names: &[Reference]) {
         let mut nameless = Vec::new();
         for name in names {
-            let (gone, kept) = std::mem::take(&mut self.entries)
-                .into_iter()
-                .partition(|entry| entry.name.as_ref() == Some(name));
+            let (gone, kept) =
+                std::mem::take(&mut self.entries).into_iter().partition(|entry| entry.name.as_ref() == Some(name));
             self.entries = kept;
             nameless.extend::<Vec<Entry>>(gone);
             self.push(&manifest, id, Some(name.clone()));
         }
-        nameless.push(Entry {
-            manifest,
-            id,
-            name: None,
-        });
+        nameless.push(Entry { manifest, id, name: None });
         for entry in nameless {
             if self.entries.iter().all(|other| other.id != entry.id) {
                 self.push(&entry.manifest, entry.id, None);
             }
         }
-        let named: Vec<Digest> = self
-            .entries
-            .iter()
-            .filter(|e| e.name.is_some())
-            .map(|e| e.id)
-            .collect();
-        self.entries
-            .retain(|entry| entry.name.is_some() || !named.contains(&entry.id));
+        let named: Vec<Digest> = self.entries.iter().filter(|e| e.name.is_some()).map(|e| e.id).collect();
+        self.entries.retain(|entry| entry.name.is_some() || !named.contains(&entry.id));
     }
 
     fn push(&mut self, manifest: &Descriptor, id: Digest, name: Option<Reference>) {
-        let annotations = Annotations {
-            ref_name: name.as_ref().map(Reference::to_string),
-            containerd_name: None,
-        };
-        self.entries.push(Entry {
-            manifest: Descriptor {
-                annotations,
-                ..manifest.clone()
-            },
-            id,
-            name,
-        });
+        let annotations = Annotations { ref_name: name.as_ref().map(Reference::to_string), containerd_name: None };
+        self.entries.push(Entry { manifest: Descriptor { annotations, ..manifest.clone() }, id, name });
     }
 
     /// Takes an image out, and returns the names that it had.
@@ -122,10 +95,7 @@ impl Index {
     }
 
     pub(crate) fn id_of(&self, name: &Reference) -> Option<Digest> {
-        let named = self
-            .entries
-            .iter()
-            .find(|entry| entry.name.as_ref() == Some(name));
+        let named = self.entries.iter().find(|entry| entry.name.as_ref() == Some(name));
         named.map(|entry| entry.id)
     }
 
@@ -163,10 +133,7 @@ mod tests {
     }
 
     fn add(index: &mut Index, seed: &str, names: &[&str]) {
-        let names: Vec<_> = names
-            .iter()
-            .map(|name| Reference::parse(name).unwrap())
-            .collect();
+        let names: Vec<_> = names.iter().map(|name| Reference::parse(name).unwrap()).collect();
         index.add(manifest(seed), id(seed), &names);
     }
 
@@ -175,22 +142,11 @@ mod tests {
         let mut index = Index::default();
         add(&mut index, "old", &["x"]);
         add(&mut index, "new", &["x"]);
-        assert_eq!(
-            index.id_of(&Reference::parse("x").unwrap()),
-            Some(id("new"))
-        );
+        assert_eq!(index.id_of(&Reference::parse("x").unwrap()), Some(id("new")));
         assert_eq!(index.names_of(&id("old")), []);
-        assert!(
-            index
-                .manifests()
-                .any(|digest| digest == manifest("old").digest)
-        );
+        assert!(index.manifests().any(|digest| digest == manifest("old").digest));
         add(&mut index, "old", &["y"]);
-        assert_eq!(
-            index.entries.len(),
-            2,
-            "the nameless entry gave way to the name"
-        );
+        assert_eq!(index.entries.len(), 2, "the nameless entry gave way to the name");
     }
 
     #[test]
@@ -199,12 +155,7 @@ mod tests {
         add(&mut index, "a", &["x", "r.io/y:1"]);
         add(&mut index, "b", &[]);
         let bytes = index.to_bytes();
-        let find = |entry: &Descriptor| {
-            ["a", "b"]
-                .iter()
-                .find(|s| manifest(s).digest == entry.digest)
-                .map(|s| id(s))
-        };
+        let find = |entry: &Descriptor| ["a", "b"].iter().find(|s| manifest(s).digest == entry.digest).map(|s| id(s));
         assert_eq!(Index::parse(&bytes, find).unwrap(), index);
         assert_eq!(Index::parse(&bytes, |_| None).unwrap(), Index::default());
     }
@@ -213,10 +164,7 @@ mod tests {
     fn removal_takes_all_names() {
         let mut index = Index::default();
         add(&mut index, "a", &["x", "r.io/y:1"]);
-        assert_eq!(
-            index.remove(&id("a")),
-            ["docker.io/library/x:latest", "r.io/y:1"]
-        );
+        assert_eq!(index.remove(&id("a")), ["docker.io/library/x:latest", "r.io/y:1"]);
         assert_eq!(index, Index::default());
     }
 }

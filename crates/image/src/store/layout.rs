@@ -39,13 +39,7 @@ pub(crate) struct Layer {
 
 impl Layer {
     pub(crate) fn new(diff_id: Digest, bytes: u64, inodes: u64) -> Layer {
-        Layer {
-            version: 1,
-            diff_id,
-            bytes,
-            inodes,
-            short: String::new(),
-        }
+        Layer { version: 1, diff_id, bytes, inodes, short: String::new() }
     }
 }
 
@@ -116,9 +110,7 @@ impl Layout {
     /// A fresh name for something half-made.
     pub(crate) fn scratch(&self) -> Scratch {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        Scratch {
-            path: Some(self.root.join(format!("tmp/{number}"))),
-        }
+        Scratch { path: Some(self.root.join(format!("tmp/{number}"))) }
     }
 
     /// Writes a small file so that it is there whole or not at all, power cut or not.
@@ -156,15 +148,10 @@ impl Layout {
         taken: &BTreeSet<String>,
     ) -> Result<Layer, Error> {
         let hex = layer.diff_id.hex();
-        let short = (SHORT_LEN..=hex.len())
-            .map(|len| &hex[..len])
-            .find(|short| !taken.contains(*short));
+        let short = (SHORT_LEN..=hex.len()).map(|len| &hex[..len]).find(|short| !taken.contains(*short));
         layer.short = short.expect("two digests differ somewhere").to_owned();
         let record = serde_json::to_vec(&layer).expect("strings and numbers always serialise");
-        for (name, bytes) in [
-            (RECORD, record.as_slice()),
-            (UNSYNCED, self.boot.as_bytes()),
-        ] {
+        for (name, bytes) in [(RECORD, record.as_slice()), (UNSYNCED, self.boot.as_bytes())] {
             let path = scratch.path().join(name);
             fs::write(&path, bytes).during("write", &path)?;
         }
@@ -210,9 +197,7 @@ impl Layout {
         let short = path.file_name()?.to_str()?.to_owned();
         let record = fs::read(path.join(RECORD)).ok()?;
         let mut layer: Layer = serde_json::from_slice(&record).ok()?;
-        let known = layer.version == 1
-            && layer.diff_id.hex().starts_with(&short)
-            && path.join("fs").is_dir();
+        let known = layer.version == 1 && layer.diff_id.hex().starts_with(&short) && path.join("fs").is_dir();
         match fs::read(path.join(UNSYNCED)) {
             Ok(boot) if boot == self.boot.as_bytes() => {
                 self.unsynced().insert(short.clone());
@@ -234,9 +219,7 @@ impl Layout {
             let path = entry.path();
             let name = entry.file_name();
             match format!("sha256:{}", name.to_string_lossy()).parse() {
-                Ok(digest) => {
-                    blobs.push((digest, entry.metadata().during("look at", &path)?.len()))
-                }
+                Ok(digest) => blobs.push((digest, entry.metadata().during("look at", &path)?.len())),
                 Err(_) => remove_path(&path)?,
             }
         }
@@ -256,11 +239,7 @@ impl Layout {
     pub(crate) fn flush_behind(&self) {
         let mut flusher = self.flusher.lock().unwrap_or_else(PoisonError::into_inner);
         let marked = self.unsynced().clone();
-        if marked.is_empty()
-            || flusher
-                .as_ref()
-                .is_some_and(|running| !running.is_finished())
-        {
+        if marked.is_empty() || flusher.as_ref().is_some_and(|running| !running.is_finished()) {
             return;
         }
         let root = self.root.clone();
@@ -269,10 +248,7 @@ impl Layout {
                 tracing::warn!(%error, "layers could not be synced; a power cut now would cost them");
             }
         };
-        *flusher = std::thread::Builder::new()
-            .name("image-flush".to_owned())
-            .spawn(work)
-            .ok();
+        *flusher = std::thread::Builder::new().name("image-flush".to_owned()).spawn(work).ok();
     }
 
     fn unsynced(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
@@ -282,11 +258,7 @@ impl Layout {
 
 impl Drop for Layout {
     fn drop(&mut self) {
-        let flusher = self
-            .flusher
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let flusher = self.flusher.lock().unwrap_or_else(PoisonError::into_inner).take();
         if flusher.is_some_and(|running| running.join().is_err()) {
             tracing::error!("the sync of the image store panicked");
         }
@@ -339,9 +311,7 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     pub(crate) fn path(&self) -> &Path {
-        self.path
-            .as_deref()
-            .expect("only rename and remove take the path, and they take the scratch with it")
+        self.path.as_deref().expect("only rename and remove take the path, and they take the scratch with it")
     }
 
     /// Moves it to its place, over an older file of that name.
@@ -353,10 +323,7 @@ impl Scratch {
 
     /// Removes it now, and says how that went.
     pub(crate) fn remove(mut self) -> Result<(), Error> {
-        let path = self
-            .path
-            .take()
-            .expect("nothing takes the path but what takes the scratch");
+        let path = self.path.take().expect("nothing takes the path but what takes the scratch");
         remove_path(&path)
     }
 }

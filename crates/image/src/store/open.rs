@@ -29,21 +29,13 @@ pub(super) fn open(root: PathBuf, config: Config) -> Result<Store, Error> {
         state: Mutex::new(state),
     };
     inner.layout.flush_behind();
-    Ok(Store {
-        inner: Arc::new(inner),
-    })
+    Ok(Store { inner: Arc::new(inner) })
 }
 
 fn read_state(layout: &Layout, limits: &Limits) -> Result<State, Error> {
-    let layers = layout
-        .read_layers()?
-        .into_iter()
-        .map(|layer| (layer.diff_id, layer));
-    let mut state = State {
-        layers: layers.collect(),
-        blobs: layout.read_blobs()?.into_iter().collect(),
-        ..State::default()
-    };
+    let layers = layout.read_layers()?.into_iter().map(|layer| (layer.diff_id, layer));
+    let mut state =
+        State { layers: layers.collect(), blobs: layout.read_blobs()?.into_iter().collect(), ..State::default() };
     let path = layout.index();
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
@@ -52,22 +44,19 @@ fn read_state(layout: &Layout, limits: &Limits) -> Result<State, Error> {
     };
     let mut images = BTreeMap::new();
     let mut dropped = false;
-    let index = Index::parse(&bytes, |entry| {
-        match read_image(layout, &state.layers, entry, limits) {
-            Ok(record) => {
-                let id = record.manifest.config.digest;
-                images.insert(id, record);
-                Some(id)
-            }
-            Err(error) => {
-                tracing::warn!(manifest = %entry.digest, %error, "dropping an image that is not whole");
-                dropped = true;
-                None
-            }
+    let index = Index::parse(&bytes, |entry| match read_image(layout, &state.layers, entry, limits) {
+        Ok(record) => {
+            let id = record.manifest.config.digest;
+            images.insert(id, record);
+            Some(id)
+        }
+        Err(error) => {
+            tracing::warn!(manifest = %entry.digest, %error, "dropping an image that is not whole");
+            dropped = true;
+            None
         }
     });
-    state.index =
-        index.map_err(|error| Error::content(path.display().to_string(), error.to_string()))?;
+    state.index = index.map_err(|error| Error::content(path.display().to_string(), error.to_string()))?;
     state.images = images;
     drop_torn_blobs(layout, &mut state)?;
     if dropped {
@@ -78,16 +67,8 @@ fn read_state(layout: &Layout, limits: &Limits) -> Result<State, Error> {
 
 /// A blob whose size is not what its manifest says was being written when the power went.
 fn drop_torn_blobs(layout: &Layout, state: &mut State) -> Result<(), Error> {
-    for layer in state
-        .images
-        .values()
-        .flat_map(|record| &record.manifest.layers)
-    {
-        if state
-            .blobs
-            .get(&layer.digest)
-            .is_some_and(|size| *size != layer.size)
-        {
+    for layer in state.images.values().flat_map(|record| &record.manifest.layers) {
+        if state.blobs.get(&layer.digest).is_some_and(|size| *size != layer.size) {
             layout.remove_blob(&layer.digest)?;
             state.blobs.remove(&layer.digest);
         }
@@ -107,17 +88,9 @@ fn read_image(
     let bytes = read_blob(layout, &manifest.config.digest)?;
     let (config, diff_ids) = parse_config(&bytes, manifest.layers.len(), &subject)?;
     if let Some(missing) = diff_ids.iter().find(|id| !layers.contains_key(id)) {
-        return Err(Error::content(
-            subject,
-            format!("layer {missing} is missing"),
-        ));
+        return Err(Error::content(subject, format!("layer {missing} is missing")));
     }
-    Ok(Record {
-        manifest_digest: entry.digest,
-        manifest,
-        config: Arc::new(config),
-        diff_ids,
-    })
+    Ok(Record { manifest_digest: entry.digest, manifest, config: Arc::new(config), diff_ids })
 }
 
 /// A small blob, verified again.
@@ -126,9 +99,6 @@ fn read_blob(layout: &Layout, digest: &Digest) -> Result<Vec<u8>, Error> {
     let bytes = fs::read(&path).during("read", &path)?;
     match Digest::of(&bytes) {
         found if found == *digest => Ok(bytes),
-        found => Err(Error::content(
-            format!("blob {digest}"),
-            format!("its digest is {found}"),
-        )),
+        found => Err(Error::content(format!("blob {digest}"), format!("its digest is {found}"))),
     }
 }

@@ -23,27 +23,16 @@ pub(super) struct Map {
 
 impl Map {
     /// Reads the map that precedes the content; `None` if the entry is no such file.
-    pub(super) fn read(
-        content: &mut impl Read,
-        extensions: &Extensions,
-    ) -> Result<Option<Map>, String> {
-        let version = (
-            extensions.number(b"GNU.sparse.major"),
-            extensions.number(b"GNU.sparse.minor"),
-        );
+    pub(super) fn read(content: &mut impl Read, extensions: &Extensions) -> Result<Option<Map>, String> {
+        let version = (extensions.number(b"GNU.sparse.major"), extensions.number(b"GNU.sparse.minor"));
         match version {
             (Some(1), Some(0)) => {}
             (None, None) if extensions.get(b"GNU.sparse.size").is_none() => return Ok(None),
             _ => {
-                return Err(
-                    "this form of sparse file is not supported, only GNU's old one and PAX 1.0"
-                        .to_owned(),
-                );
+                return Err("this form of sparse file is not supported, only GNU's old one and PAX 1.0".to_owned());
             }
         }
-        let size = extensions
-            .number(b"GNU.sparse.realsize")
-            .ok_or("a sparse file without its size")?;
+        let size = extensions.number(b"GNU.sparse.realsize").ok_or("a sparse file without its size")?;
         let mut read = 0;
         let count = number(content, &mut read)?;
         if count > MAX_PARTS {
@@ -53,24 +42,16 @@ impl Map {
         let mut end = 0;
         for _ in 0..count {
             let (offset, length) = (number(content, &mut read)?, number(content, &mut read)?);
-            let next = offset
-                .checked_add(length)
-                .filter(|next| offset >= end && *next <= size);
+            let next = offset.checked_add(length).filter(|next| offset >= end && *next <= size);
             end = next.ok_or("the parts of a sparse file overlap or exceed it")?;
             parts.push((offset, length));
         }
         let padding = read.next_multiple_of(BLOCK) - read;
-        copy(content, io::sink(), padding, &mut [0; BLOCK as usize])
-            .map_err(|error| error.to_string())?;
+        copy(content, io::sink(), padding, &mut [0; BLOCK as usize]).map_err(|error| error.to_string())?;
         Ok(Some(Map { size, parts }))
     }
 
-    pub(super) fn copy(
-        &self,
-        content: &mut impl Read,
-        mut file: &File,
-        buffer: &mut [u8],
-    ) -> io::Result<()> {
+    pub(super) fn copy(&self, content: &mut impl Read, mut file: &File, buffer: &mut [u8]) -> io::Result<()> {
         for (offset, length) in &self.parts {
             file.seek(SeekFrom::Start(*offset))?;
             copy(&mut *content, file, *length, buffer)?;
@@ -84,15 +65,11 @@ fn number(content: &mut impl Read, read: &mut u64) -> Result<u64, String> {
     let mut digits = String::new();
     loop {
         let mut byte = [0];
-        content
-            .read_exact(&mut byte)
-            .map_err(|error| format!("the map of a sparse file: {error}"))?;
+        content.read_exact(&mut byte).map_err(|error| format!("the map of a sparse file: {error}"))?;
         *read += 1;
         match byte[0] {
             b'\n' => {
-                return digits
-                    .parse()
-                    .map_err(|_| "the map of a sparse file has a bad number".to_owned());
+                return digits.parse().map_err(|_| "the map of a sparse file has a bad number".to_owned());
             }
             digit @ b'0'..=b'9' if digits.len() < 20 => digits.push(char::from(digit)),
             _ => return Err("the map of a sparse file has a bad number".to_owned()),
@@ -109,15 +86,10 @@ pub(super) fn copy_with_holes(
 ) -> io::Result<()> {
     let mut left = size;
     while left > 0 {
-        let want = usize::try_from(left)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
+        let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
         let got = content.read(&mut buffer[..want])?;
         if got == 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the entry ends early",
-            ));
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the entry ends early"));
         }
         match buffer[..got].iter().all(|b| *b == 0) {
             true => file.seek(SeekFrom::Current(got as i64)).map(drop)?,

@@ -80,18 +80,12 @@ impl<R: Read> Tape<R> {
         let mut at = inner.start.next_multiple_of(BLOCK);
         while at < header {
             let index = (at - inner.start) as usize;
-            let block = inner
-                .record
-                .get(index..index + BLOCK as usize)
-                .ok_or("its headers are cut")?;
+            let block = inner.record.get(index..index + BLOCK as usize).ok_or("its headers are cut")?;
             let block = tar::Header::from_byte_slice(block);
             let size = block.entry_size().map_err(|error| error.to_string())?;
             if block.entry_type().is_pax_local_extensions() {
                 let data = index + BLOCK as usize;
-                let data = inner
-                    .record
-                    .get(data..data + size as usize)
-                    .ok_or("its headers are cut")?;
+                let data = inner.record.get(data..data + size as usize).ok_or("its headers are cut")?;
                 extensions.parse(data)?;
             }
             at += BLOCK + size.next_multiple_of(BLOCK);
@@ -110,25 +104,16 @@ impl Extensions {
             let (length, rest) = length_of(data).ok_or("a PAX record has no length")?;
             let record = data.get(..length).filter(|record| record.ends_with(b"\n"));
             let record = record.ok_or("a PAX record has a wrong length")?;
-            let record = record
-                .get(data.len() - rest.len()..length - 1)
-                .ok_or("a PAX record has a wrong length")?;
-            let equals = record
-                .iter()
-                .position(|b| *b == b'=')
-                .ok_or("a PAX record has no '='")?;
-            self.0
-                .insert(record[..equals].to_vec(), record[equals + 1..].to_vec());
+            let record = record.get(data.len() - rest.len()..length - 1).ok_or("a PAX record has a wrong length")?;
+            let equals = record.iter().position(|b| *b == b'=').ok_or("a PAX record has no '='")?;
+            self.0.insert(record[..equals].to_vec(), record[equals + 1..].to_vec());
             data = &data[length..];
         }
         Ok(())
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        self.0
-            .get(key)
-            .map(Vec::as_slice)
-            .filter(|value| !value.is_empty())
+        self.0.get(key).map(Vec::as_slice).filter(|value| !value.is_empty())
     }
 
     pub(crate) fn number(&self, key: &[u8]) -> Option<u64> {
@@ -141,11 +126,7 @@ impl Extensions {
         let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
         let before_epoch = seconds.starts_with('-');
         let seconds: i64 = seconds.parse().ok()?;
-        let digits: String = fraction
-            .chars()
-            .chain("000000000".chars())
-            .take(9)
-            .collect();
+        let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
         let nanos: u32 = digits.parse().ok()?;
         match before_epoch && nanos > 0 {
             true => Some((seconds.checked_sub(1)?, 1_000_000_000 - nanos)),
@@ -157,19 +138,12 @@ impl Extensions {
     /// rest means something to overlay, to a security module of the host or to nobody.
     pub(crate) fn xattrs(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         const PREFIX: &[u8] = b"SCHILY.xattr.";
-        let named = self
-            .0
-            .iter()
-            .filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value)));
+        let named = self.0.iter().filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value)));
         let allowed = named.filter(|(name, _)| match *name {
-            b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default" => {
-                true
-            }
+            b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default" => true,
             name => name.starts_with(b"user.") && !name.starts_with(b"user.overlay."),
         });
-        allowed
-            .map(|(name, value)| (name.to_vec(), value.clone()))
-            .collect()
+        allowed.map(|(name, value)| (name.to_vec(), value.clone())).collect()
     }
 }
 
@@ -193,26 +167,14 @@ mod tests {
     fn records_are_read_by_length_even_with_newlines_in_them() {
         let extensions = parsed(b"37 SCHILY.xattr.security.capability=\n\n12 path=a/b\n");
         assert!(extensions.is_err(), "the length counts every byte");
-        let extensions =
-            parsed(b"39 SCHILY.xattr.security.capability=\n\n\n12 path=a/b\n").unwrap();
+        let extensions = parsed(b"39 SCHILY.xattr.security.capability=\n\n\n12 path=a/b\n").unwrap();
         assert_eq!(extensions.get(b"path"), Some(b"a/b".as_slice()));
-        assert_eq!(
-            extensions.xattrs(),
-            [(b"security.capability".to_vec(), b"\n\n".to_vec())]
-        );
+        assert_eq!(extensions.xattrs(), [(b"security.capability".to_vec(), b"\n\n".to_vec())]);
     }
 
     #[test]
     fn broken_records_are_refused() {
-        for data in [
-            &b"x"[..],
-            b"5 a=b\nx",
-            b"99999999999999999999 a=b\n",
-            b"0 a=b\n",
-            b"1 \n",
-            b"2 \n",
-            b"6 abc\n",
-        ] {
+        for data in [&b"x"[..], b"5 a=b\nx", b"99999999999999999999 a=b\n", b"0 a=b\n", b"1 \n", b"2 \n", b"6 abc\n"] {
             assert!(parsed(data).is_err(), "{data:?}");
         }
     }
@@ -233,14 +195,8 @@ mod tests {
 
     #[test]
     fn attributes_that_overlay_would_believe_are_dropped() {
-        let names = [
-            "trusted.overlay.redirect",
-            "user.overlay.opaque",
-            "security.selinux",
-            "user.ok",
-        ];
-        let records =
-            names.map(|name| (format!("SCHILY.xattr.{name}").into_bytes(), b"y".to_vec()));
+        let names = ["trusted.overlay.redirect", "user.overlay.opaque", "security.selinux", "user.ok"];
+        let records = names.map(|name| (format!("SCHILY.xattr.{name}").into_bytes(), b"y".to_vec()));
         let kept = Extensions(records.into()).xattrs();
         assert_eq!(kept, [(b"user.ok".to_vec(), b"y".to_vec())]);
     }

@@ -15,8 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, UTIME_OMIT,
-    Uid, XattrFlags,
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
 };
 use rustix::io::Errno;
 
@@ -85,10 +84,7 @@ impl Tree {
             umask: umask(),
             parents: VecDeque::new(),
             times: Vec::new(),
-            size: Size {
-                bytes: BLOCK,
-                inodes: 1,
-            },
+            size: Size { bytes: BLOCK, inodes: 1 },
         })
     }
 
@@ -98,11 +94,7 @@ impl Tree {
         let fd = match split(path) {
             None => {
                 self.attribute(&self.root.fd, path, attributes, true, true)?;
-                let fd = self
-                    .root
-                    .fd
-                    .try_clone()
-                    .map_err(|error| self.failed("open", path, error))?;
+                let fd = self.root.fd.try_clone().map_err(|error| self.failed("open", path, error))?;
                 let setgid = attributes.mode.contains(Mode::SGID);
                 self.root = Rc::new(Parent { fd, setgid });
                 self.parents.clear();
@@ -118,8 +110,7 @@ impl Tree {
                     Err(Errno::EXIST) => match self.clear(&parent, name, path, true)? {
                         Before::Directory => {}
                         before => {
-                            rustix::fs::mkdirat(&parent.fd, name_os, mode)
-                                .map_err(|error| failed(self, error))?;
+                            rustix::fs::mkdirat(&parent.fd, name_os, mode).map_err(|error| failed(self, error))?;
                             // The whiteout hid a lower directory, and this one must not show it again.
                             opaque = matches!(before, Before::Whiteout);
                             self.grew(BLOCK);
@@ -150,11 +141,8 @@ impl Tree {
     /// Makes an empty file, to be written and then finished by [`Tree::finish_file`].
     pub(super) fn file(&mut self, path: &[u8], attributes: &Attributes) -> Result<OwnedFd, Error> {
         let mode = attributes.mode & Mode::from_raw_mode(0o777);
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        self.place(path, "create", |parent, name| {
-            rustix::fs::openat(&parent.fd, name, flags, mode)
-        })
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.place(path, "create", |parent, name| rustix::fs::openat(&parent.fd, name, flags, mode))
     }
 
     pub(super) fn finish_file(
@@ -164,8 +152,7 @@ impl Tree {
         size: u64,
         attributes: &Attributes,
     ) -> Result<(), Error> {
-        let special =
-            attributes.mode.bits() & 0o7000 != 0 || attributes.mode.intersects(self.umask);
+        let special = attributes.mode.bits() & 0o7000 != 0 || attributes.mode.intersects(self.umask);
         let setgid = split(path).is_some_and(|(parent, _)| {
             let cached = self.parents.iter().find(|(cached, _)| cached == parent);
             cached.is_none_or(|(_, parent)| parent.setgid)
@@ -178,29 +165,13 @@ impl Tree {
         Ok(())
     }
 
-    pub(super) fn symlink(
-        &mut self,
-        path: &[u8],
-        target: &[u8],
-        attributes: &Attributes,
-    ) -> Result<(), Error> {
+    pub(super) fn symlink(&mut self, path: &[u8], target: &[u8], attributes: &Attributes) -> Result<(), Error> {
         let target = OsStr::from_bytes(target);
         self.place(path, "make link", |parent, name| {
             rustix::fs::symlinkat(target, &parent.fd, name)?;
             let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
-            rustix::fs::chownat(
-                &parent.fd,
-                name,
-                Some(uid),
-                Some(gid),
-                AtFlags::SYMLINK_NOFOLLOW,
-            )?;
-            rustix::fs::utimensat(
-                &parent.fd,
-                name,
-                &times(attributes.mtime),
-                AtFlags::SYMLINK_NOFOLLOW,
-            )
+            rustix::fs::chownat(&parent.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+            rustix::fs::utimensat(&parent.fd, name, &times(attributes.mtime), AtFlags::SYMLINK_NOFOLLOW)
         })?;
         self.grew(0);
         Ok(())
@@ -209,15 +180,9 @@ impl Tree {
     /// Links to a file of the same layer; a link of that name is linked itself, not followed.
     pub(super) fn hard_link(&mut self, path: &[u8], target: &[u8]) -> Result<(), Error> {
         let Some((target_parent, target_name)) = split(target) else {
-            return Err(invalid(
-                &self.layer,
-                path,
-                "a hard link to the layer's root",
-            ));
+            return Err(invalid(&self.layer, path, "a hard link to the layer's root"));
         };
-        let from = self
-            .resolve(target_parent)
-            .map_err(|error| self.failed("link to the target of", path, error))?;
+        let from = self.resolve(target_parent).map_err(|error| self.failed("link to the target of", path, error))?;
         if path == target {
             return Ok(());
         }
@@ -239,21 +204,10 @@ impl Tree {
         self.place(path, "make device", |parent, name| {
             rustix::fs::mknodat(&parent.fd, name, kind, attributes.mode, device)?;
             let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
-            rustix::fs::chownat(
-                &parent.fd,
-                name,
-                Some(uid),
-                Some(gid),
-                AtFlags::SYMLINK_NOFOLLOW,
-            )?;
+            rustix::fs::chownat(&parent.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
             // mknod took the umask off. Nobody else is in this directory, so the name is still the node.
             rustix::fs::chmodat(&parent.fd, name, attributes.mode, AtFlags::empty())?;
-            rustix::fs::utimensat(
-                &parent.fd,
-                name,
-                &times(attributes.mtime),
-                AtFlags::SYMLINK_NOFOLLOW,
-            )
+            rustix::fs::utimensat(&parent.fd, name, &times(attributes.mtime), AtFlags::SYMLINK_NOFOLLOW)
         })?;
         self.grew(0);
         Ok(())
@@ -263,21 +217,11 @@ impl Tree {
     /// replaces the lower one, or a file, which hides it anyway.
     pub(super) fn whiteout(&mut self, path: &[u8]) -> Result<(), Error> {
         let Some((parent, name)) = split(path) else {
-            return Err(invalid(
-                &self.layer,
-                path,
-                "a whiteout must name what it hides",
-            ));
+            return Err(invalid(&self.layer, path, "a whiteout must name what it hides"));
         };
         let parent = self.parent(parent)?;
         let name = OsStr::from_bytes(name);
-        let made = rustix::fs::mknodat(
-            &parent.fd,
-            name,
-            FileType::CharacterDevice,
-            Mode::empty(),
-            0,
-        );
+        let made = rustix::fs::mknodat(&parent.fd, name, FileType::CharacterDevice, Mode::empty(), 0);
         match made {
             Ok(()) => {
                 self.grew(0);
@@ -313,12 +257,7 @@ impl Tree {
                         let name = OsStr::from_bytes(name);
                         match self.stat(&parent, name) {
                             Ok(stat) if kind(&stat) == FileType::Directory => {
-                                rustix::fs::utimensat(
-                                    &parent.fd,
-                                    name,
-                                    times,
-                                    AtFlags::SYMLINK_NOFOLLOW,
-                                )
+                                rustix::fs::utimensat(&parent.fd, name, times, AtFlags::SYMLINK_NOFOLLOW)
                             }
                             // A later entry took its place.
                             _ => Ok(()),
@@ -369,11 +308,7 @@ impl Tree {
         make: impl Fn(&Parent, &OsStr) -> Result<T, Errno>,
     ) -> Result<T, Error> {
         let Some((parent, name)) = split(path) else {
-            return Err(invalid(
-                &self.layer,
-                path,
-                "it would take the place of the layer's root",
-            ));
+            return Err(invalid(&self.layer, path, "it would take the place of the layer's root"));
         };
         let parent = self.parent(parent)?;
         let made = match make(&parent, OsStr::from_bytes(name)) {
@@ -387,13 +322,7 @@ impl Tree {
     }
 
     /// Removes what stands at a name, except a directory that `keep_directory` spares.
-    fn clear(
-        &mut self,
-        parent: &Parent,
-        name: &[u8],
-        path: &[u8],
-        keep_directory: bool,
-    ) -> Result<Before, Error> {
+    fn clear(&mut self, parent: &Parent, name: &[u8], path: &[u8], keep_directory: bool) -> Result<Before, Error> {
         let failed = |tree: &Tree, error: io::Error| tree.failed("replace", path, error);
         let name = OsStr::from_bytes(name);
         let stat = match self.stat(parent, name) {
@@ -411,12 +340,12 @@ impl Tree {
         match kind(&stat) {
             FileType::Directory => {
                 // The standard library removes a tree without following links, and by descriptor.
-                let path =
-                    PathBuf::from(format!("/proc/self/fd/{}", parent.fd.as_raw_fd())).join(name);
+                let path = PathBuf::from(format!("/proc/self/fd/{}", parent.fd.as_raw_fd())).join(name);
                 fs::remove_dir_all(path).map_err(|error| failed(self, error))?;
             }
-            _ => rustix::fs::unlinkat(&parent.fd, name, AtFlags::empty())
-                .map_err(|error| failed(self, error.into()))?,
+            _ => {
+                rustix::fs::unlinkat(&parent.fd, name, AtFlags::empty()).map_err(|error| failed(self, error.into()))?
+            }
         }
         Ok(before)
     }
@@ -434,8 +363,7 @@ impl Tree {
             Ok(parent) => parent,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.make_missing(path)?;
-                self.resolve(path)
-                    .map_err(|error| self.failed("open directory", path, error))?
+                self.resolve(path).map_err(|error| self.failed("open directory", path, error))?
             }
             Err(error) => return Err(self.failed("open directory", path, error)),
         };
@@ -446,11 +374,7 @@ impl Tree {
 
     /// Makes the directories that a path takes for granted, from the top down.
     fn make_missing(&mut self, path: &[u8]) -> Result<(), Error> {
-        let ends = path
-            .iter()
-            .enumerate()
-            .filter(|(_, b)| **b == b'/')
-            .map(|(at, _)| at);
+        let ends = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at);
         let ends: Vec<usize> = ends.chain([path.len()]).collect();
         if ends.len() as u64 > self.max_depth {
             return Err(self.too_deep());
@@ -464,9 +388,7 @@ impl Tree {
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(self.failed("make directory", path, error.into())),
             }
-            above = self
-                .resolve(&path[..end])
-                .map_err(|error| self.failed("open directory", path, error))?;
+            above = self.resolve(&path[..end]).map_err(|error| self.failed("open directory", path, error))?;
             start = end + 1;
         }
         Ok(())
@@ -509,11 +431,7 @@ impl Tree {
     }
 
     fn too_deep(&self) -> Error {
-        Error::Limit {
-            subject: self.layer.clone(),
-            limit: "depth",
-            value: self.max_depth,
-        }
+        Error::Limit { subject: self.layer.clone(), limit: "depth", value: self.max_depth }
     }
 
     fn grew(&mut self, bytes: u64) {
@@ -534,17 +452,10 @@ impl Tree {
             Errno::EXIST,
         ];
         let os = error.raw_os_error();
-        let own = os.is_none()
-            || LAYERS_FAULT
-                .iter()
-                .any(|errno| Some(errno.raw_os_error()) == os);
+        let own = os.is_none() || LAYERS_FAULT.iter().any(|errno| Some(errno.raw_os_error()) == os);
         match own {
             true => invalid(&self.layer, path, &format!("{action}: {error}")),
-            false => Error::Io {
-                action,
-                path: PathBuf::from(OsStr::from_bytes(path)),
-                source: Arc::new(error),
-            },
+            false => Error::Io { action, path: PathBuf::from(OsStr::from_bytes(path)), source: Arc::new(error) },
         }
     }
 }
@@ -570,14 +481,8 @@ fn kind(stat: &Stat) -> FileType {
 
 fn times((tv_sec, nanos): (i64, u32)) -> Timestamps {
     Timestamps {
-        last_access: Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
-        last_modification: Timespec {
-            tv_sec,
-            tv_nsec: i64::from(nanos),
-        },
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec, tv_nsec: i64::from(nanos) },
     }
 }
 

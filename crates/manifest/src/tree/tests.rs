@@ -28,36 +28,21 @@ fn a_manifest_becomes_json_with_positions() {
     let at = |path: &str| doc.positions.find(path).0.to_string();
     assert_eq!(at("spec.containers[0].image"), "6:12");
     assert_eq!(at("spec.containers[0].ports[0].containerPort"), "8:22");
-    assert_eq!(
-        doc.positions
-            .find_key("spec.containers[0].image")
-            .0
-            .to_string(),
-        "6:5"
-    );
+    assert_eq!(doc.positions.find_key("spec.containers[0].image").0.to_string(), "6:5");
     // A field that isn't there is shown at its nearest parent.
-    assert_eq!(
-        doc.positions.find("spec.containers[0].ports[0].hostPort"),
-        (Position { line: 8, column: 7 }, false)
-    );
+    assert_eq!(doc.positions.find("spec.containers[0].ports[0].hostPort"), (Position { line: 8, column: 7 }, false));
 }
 
 #[test]
 fn many_documents_are_read_and_empty_ones_skipped() {
     let docs = parse(b"---\n---\na: 1\n---\n# nothing\n---\nb: 2\n...\n").unwrap();
-    assert_eq!(
-        docs.iter().map(|d| d.value.clone()).collect::<Vec<_>>(),
-        [json!({"a": 1}), json!({"b": 2})]
-    );
+    assert_eq!(docs.iter().map(|d| d.value.clone()).collect::<Vec<_>>(), [json!({"a": 1}), json!({"b": 2})]);
     assert_eq!(parse(b"").unwrap(), []);
 }
 
 #[test]
 fn json_is_read_too() {
-    assert_eq!(
-        one("{\"a\": [1, \"0440\", true, null]}").value,
-        json!({"a": [1, "0440", true, null]})
-    );
+    assert_eq!(one("{\"a\": [1, \"0440\", true, null]}").value, json!({"a": [1, "0440", true, null]}));
 }
 
 #[test]
@@ -84,10 +69,7 @@ fn bad_text_is_refused_with_line_path_and_reason() {
     ];
     for (text, at, path, word) in table {
         let problem = refusal(text);
-        assert!(
-            problem.at.to_string().starts_with(at),
-            "{text:?}: {problem}"
-        );
+        assert!(problem.at.to_string().starts_with(at), "{text:?}: {problem}");
         assert_eq!(problem.path, path, "{text:?}: {problem}");
         assert!(problem.message.contains(word), "{text:?}: {problem}");
     }
@@ -96,9 +78,7 @@ fn bad_text_is_refused_with_line_path_and_reason() {
 #[test]
 fn hostile_texts_cost_an_error_and_no_stack() {
     assert!(refusal(&"[".repeat(60_000)).message.len() < 200);
-    let block: String = (0..60_000)
-        .map(|n| format!("{}a:\n", " ".repeat(n % 7000)))
-        .collect();
+    let block: String = (0..60_000).map(|n| format!("{}a:\n", " ".repeat(n % 7000))).collect();
     assert!(parse(block.as_bytes()).is_err());
     let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x]\n");
     for n in 1..12 {

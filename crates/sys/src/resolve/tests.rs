@@ -18,11 +18,9 @@ fn links_that_point_out_end_inside() {
     symlink("../../outside", inside.join("up")).unwrap();
     symlink(dir.path().join("outside"), inside.join("absolute")).unwrap();
     for name in ["up", "absolute"] {
-        let error =
-            in_root(root.as_fd(), Path::new(name), OFlags::RDONLY, Mode::empty()).unwrap_err();
+        let error = in_root(root.as_fd(), Path::new(name), OFlags::RDONLY, Mode::empty()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound, "{name}");
-        let error =
-            beneath(root.as_fd(), Path::new(name), OFlags::RDONLY, Mode::empty()).unwrap_err();
+        let error = beneath(root.as_fd(), Path::new(name), OFlags::RDONLY, Mode::empty()).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EXDEV), "{name}");
     }
 }
@@ -41,11 +39,7 @@ fn what_is_missing_is_made_inside_whatever_the_links_say() {
     assert!(inside.join("a/b/c").is_dir());
     assert!(inside.join("var/run/secrets/token").is_file());
     assert!(inside.join("y").is_dir());
-    assert_eq!(
-        fs::read_dir(dir.path()).unwrap().count(),
-        2,
-        "nothing was made outside"
-    );
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing was made outside");
 }
 
 #[test]

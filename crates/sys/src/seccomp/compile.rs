@@ -81,10 +81,7 @@ pub struct Rule {
 
 impl From<Action> for Rule {
     fn from(otherwise: Action) -> Self {
-        Self {
-            alternatives: Vec::new(),
-            otherwise,
-        }
+        Self { alternatives: Vec::new(), otherwise }
     }
 }
 
@@ -100,10 +97,7 @@ pub struct Rules {
 impl Rules {
     /// Everything alike.
     pub fn all(action: Action, foreign: Action) -> Self {
-        Self {
-            from: BTreeMap::from([(0, action.into())]),
-            foreign,
-        }
+        Self { from: BTreeMap::from([(0, action.into())]), foreign }
     }
 
     /// Sets the rule of the numbers `first..=last`.
@@ -120,11 +114,7 @@ impl Rules {
 
     /// The rule of a number.
     pub fn at(&self, number: u32) -> &Rule {
-        self.from
-            .range(..=number)
-            .next_back()
-            .expect("an interval begins at 0")
-            .1
+        self.from.range(..=number).next_back().expect("an interval begins at 0").1
     }
 }
 
@@ -147,12 +137,7 @@ const OWN_ARCHITECTURE: u32 = 0xc000_003e;
 const OWN_ARCHITECTURE: u32 = 0xc000_00b7;
 
 const fn plain(code: u16, k: u32) -> Instruction {
-    Instruction {
-        code,
-        jt: 0,
-        jf: 0,
-        k,
-    }
+    Instruction { code, jt: 0, jf: 0, k }
 }
 
 const fn branch(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
@@ -188,10 +173,7 @@ fn tree(intervals: &[(u32, &Rule)]) -> Vec<Instruction> {
         Ok(skip) => vec![branch(JUMP_GREATER_OR_EQUAL, start, skip, 0)],
         Err(_) => {
             let skip = u32::try_from(low.len()).expect("a program has at most 4096 instructions");
-            vec![
-                branch(JUMP_GREATER_OR_EQUAL, start, 0, 1),
-                plain(JUMP, skip),
-            ]
+            vec![branch(JUMP_GREATER_OR_EQUAL, start, 0, 1), plain(JUMP, skip)]
         }
     };
     program.extend(low);
@@ -218,8 +200,7 @@ fn alternative(comparisons: &[Comparison], action: Action) -> Vec<Instruction> {
         let mut part = instructions_of(comparison);
         let end = part.len();
         for (at, instruction) in part.iter_mut().enumerate() {
-            let next =
-                u8::try_from(end - at - 1).expect("a comparison has at most seven instructions");
+            let next = u8::try_from(end - at - 1).expect("a comparison has at most seven instructions");
             for target in [&mut instruction.jt, &mut instruction.jf] {
                 if *target == PASS {
                     *target = next;
@@ -230,8 +211,7 @@ fn alternative(comparisons: &[Comparison], action: Action) -> Vec<Instruction> {
     }
     let end = program.len() + 1;
     for (at, instruction) in program.iter_mut().enumerate() {
-        let past =
-            u8::try_from(end - at - 1).expect("six comparisons have at most 42 instructions");
+        let past = u8::try_from(end - at - 1).expect("six comparisons have at most 42 instructions");
         for target in [&mut instruction.jt, &mut instruction.jf] {
             if *target == FAIL {
                 *target = past;

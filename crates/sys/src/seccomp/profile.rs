@@ -79,44 +79,19 @@ const GATED: &[(u64, &[c_long])] = &[
         ],
     ),
     (mask("SYS_ADMIN") | mask("BPF"), &[libc::SYS_bpf]),
-    (
-        mask("SYS_ADMIN") | mask("PERFMON"),
-        &[libc::SYS_perf_event_open],
-    ),
+    (mask("SYS_ADMIN") | mask("PERFMON"), &[libc::SYS_perf_event_open]),
     (mask("SYS_ADMIN") | mask("SYSLOG"), &[libc::SYS_syslog]),
     (mask("SYS_BOOT"), &[libc::SYS_reboot]),
     (mask("SYS_CHROOT"), &[libc::SYS_chroot]),
-    (
-        mask("SYS_MODULE"),
-        &[
-            libc::SYS_delete_module,
-            libc::SYS_init_module,
-            libc::SYS_finit_module,
-        ],
-    ),
+    (mask("SYS_MODULE"), &[libc::SYS_delete_module, libc::SYS_init_module, libc::SYS_finit_module]),
     (mask("SYS_PACCT"), &[libc::SYS_acct]),
-    (
-        mask("SYS_PTRACE"),
-        &[
-            libc::SYS_kcmp,
-            libc::SYS_pidfd_getfd,
-            libc::SYS_process_madvise,
-        ],
-    ),
+    (mask("SYS_PTRACE"), &[libc::SYS_kcmp, libc::SYS_pidfd_getfd, libc::SYS_process_madvise]),
     (mask("SYS_RAWIO"), &[libc::SYS_iopl, libc::SYS_ioperm]),
-    (
-        mask("SYS_TIME"),
-        &[libc::SYS_settimeofday, libc::SYS_clock_settime],
-    ),
+    (mask("SYS_TIME"), &[libc::SYS_settimeofday, libc::SYS_clock_settime]),
     (mask("SYS_TTY_CONFIG"), &[libc::SYS_vhangup]),
     (
         mask("SYS_NICE"),
-        &[
-            libc::SYS_get_mempolicy,
-            libc::SYS_mbind,
-            libc::SYS_set_mempolicy,
-            libc::SYS_set_mempolicy_home_node,
-        ],
+        &[libc::SYS_get_mempolicy, libc::SYS_mbind, libc::SYS_set_mempolicy, libc::SYS_set_mempolicy_home_node],
     ),
 ];
 
@@ -149,14 +124,9 @@ pub fn default_rules(capabilities: u64) -> Rules {
     };
     set(0, OLD_LAST, Action::Allow.into());
     set(NEW_FIRST, NEW_LAST, Action::Allow.into());
-    let never = NEVER
-        .iter()
-        .map(|(first, last)| (*first, *last, Gate::Never));
-    let gated = GATED.iter().flat_map(|(needed, calls)| {
-        calls
-            .iter()
-            .map(|call| (*call, *call, Gate::Capabilities(*needed)))
-    });
+    let never = NEVER.iter().map(|(first, last)| (*first, *last, Gate::Never));
+    let gated =
+        GATED.iter().flat_map(|(needed, calls)| calls.iter().map(|call| (*call, *call, Gate::Capabilities(*needed))));
     for (first, last, gate) in never.chain(gated) {
         if !matches!(gate, Gate::Capabilities(needed) if needed & capabilities != 0) {
             set(first, last, PERMISSION.into());
@@ -170,43 +140,24 @@ pub fn default_rules(capabilities: u64) -> Rules {
 
 /// Calls that depend on their arguments.
 fn conditional(capabilities: u64) -> Vec<(c_long, Rule)> {
-    let when = |argument, operator, value| {
-        vec![Comparison {
-            argument,
-            operator,
-            value,
-        }]
-    };
+    let when = |argument, operator, value| vec![Comparison { argument, operator, value }];
     let vsock = u64::from(libc::AF_VSOCK.unsigned_abs());
     let mut rules = vec![
         (
             libc::SYS_personality,
             Rule {
-                alternatives: PERSONALITIES
-                    .map(|value| (when(0, LOW, value), Action::Allow))
-                    .into(),
+                alternatives: PERSONALITIES.map(|value| (when(0, LOW, value), Action::Allow)).into(),
                 otherwise: PERMISSION,
             },
         ),
         // A socket to the hypervisor leaves every network namespace.
-        (
-            libc::SYS_socket,
-            Rule {
-                alternatives: vec![(when(0, LOW, vsock), PERMISSION)],
-                otherwise: Action::Allow,
-            },
-        ),
+        (libc::SYS_socket, Rule { alternatives: vec![(when(0, LOW, vsock), PERMISSION)], otherwise: Action::Allow }),
     ];
     if capabilities & mask("SYS_ADMIN") == 0 {
-        let no_namespaces = Operator::MaskedEqual {
-            mask: NAMESPACE_FLAGS,
-        };
+        let no_namespaces = Operator::MaskedEqual { mask: NAMESPACE_FLAGS };
         rules.push((
             libc::SYS_clone,
-            Rule {
-                alternatives: vec![(when(0, no_namespaces, 0), Action::Allow)],
-                otherwise: PERMISSION,
-            },
+            Rule { alternatives: vec![(when(0, no_namespaces, 0), Action::Allow)], otherwise: PERMISSION },
         ));
         // Its flags are in memory, where a filter can't look: libc then falls back to clone.
         rules.push((libc::SYS_clone3, MISSING.into()));

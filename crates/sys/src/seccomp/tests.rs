@@ -7,9 +7,7 @@ fn run(program: &[Instruction], architecture: u32, number: u32, arguments: [u64;
     data.extend(number.to_ne_bytes());
     data.extend(architecture.to_ne_bytes());
     data.extend(0u64.to_ne_bytes());
-    arguments
-        .iter()
-        .for_each(|argument| data.extend(argument.to_ne_bytes()));
+    arguments.iter().for_each(|argument| data.extend(argument.to_ne_bytes()));
     let word = |at: u32| u32::from_ne_bytes(data[at as usize..at as usize + 4].try_into().unwrap());
     let (mut at, mut accumulator) = (0, 0u32);
     loop {
@@ -36,22 +34,12 @@ const ENOSYS: u32 = 0x0005_0026;
 const KILL_PROCESS: u32 = 0x8000_0000;
 
 fn outcome(capabilities: u64, number: i64, arguments: [u64; 6]) -> u32 {
-    run(
-        &default_profile(capabilities),
-        X86_64,
-        number as u32,
-        arguments,
-    )
+    run(&default_profile(capabilities), X86_64, number as u32, arguments)
 }
 
 #[test]
 fn the_compiled_tree_says_for_every_number_what_the_rules_say() {
-    for capabilities in [
-        0,
-        capability::DEFAULT,
-        capability::ALL,
-        capability::mask("SYS_ADMIN"),
-    ] {
+    for capabilities in [0, capability::DEFAULT, capability::ALL, capability::mask("SYS_ADMIN")] {
         let rules = default_rules(capabilities);
         let program = compile(&rules);
         assert!(program.len() < 4096);
@@ -63,11 +51,7 @@ fn the_compiled_tree_says_for_every_number_what_the_rules_say() {
                     Action::Errno(errno) => 0x0005_0000 | u32::from(errno),
                     other => panic!("{other:?} is not in the default profile"),
                 };
-                assert_eq!(
-                    run(&program, X86_64, number, [0; 6]),
-                    want,
-                    "call {number}, {capabilities:#x}"
-                );
+                assert_eq!(run(&program, X86_64, number, [0; 6]), want, "call {number}, {capabilities:#x}");
             }
         }
     }
@@ -87,11 +71,7 @@ fn everyday_calls_are_allowed_and_dangerous_ones_are_not() {
         libc::SYS_mknodat,
         libc::SYS_setns - 1,
     ] {
-        assert_eq!(
-            outcome(capability::DEFAULT, call, [0; 6]),
-            ALLOW,
-            "call {call}"
-        );
+        assert_eq!(outcome(capability::DEFAULT, call, [0; 6]), ALLOW, "call {call}");
     }
     for call in [
         libc::SYS_mount,
@@ -117,11 +97,7 @@ fn everyday_calls_are_allowed_and_dangerous_ones_are_not() {
         libc::SYS_process_madvise,
         libc::SYS_move_mount,
     ] {
-        assert_eq!(
-            outcome(capability::DEFAULT, call, [0; 6]),
-            EPERM,
-            "call {call}"
-        );
+        assert_eq!(outcome(capability::DEFAULT, call, [0; 6]), EPERM, "call {call}");
     }
 }
 
@@ -139,14 +115,7 @@ fn a_capability_opens_its_calls_and_no_others() {
     for (name, call) in rows {
         let capability = capability::mask(name);
         assert_eq!(outcome(capability, call, [0; 6]), ALLOW, "{name} {call}");
-        assert_eq!(
-            outcome(
-                capability::ALL & !capability & !capability::mask("SYS_ADMIN"),
-                call,
-                [0; 6]
-            ),
-            EPERM
-        );
+        assert_eq!(outcome(capability::ALL & !capability & !capability::mask("SYS_ADMIN"), call, [0; 6]), EPERM);
     }
     assert_eq!(outcome(capability::ALL, libc::SYS_keyctl, [0; 6]), EPERM);
 }
@@ -155,39 +124,17 @@ fn a_capability_opens_its_calls_and_no_others() {
 fn new_namespaces_by_clone_need_sys_admin() {
     let fork = libc::SIGCHLD as u64;
     let newuser = fork | libc::CLONE_NEWUSER as u64;
-    assert_eq!(
-        outcome(capability::DEFAULT, libc::SYS_clone, [fork, 0, 0, 0, 0, 0]),
-        ALLOW
-    );
-    assert_eq!(
-        outcome(
-            capability::DEFAULT,
-            libc::SYS_clone,
-            [newuser, 0, 0, 0, 0, 0]
-        ),
-        EPERM
-    );
-    assert_eq!(
-        outcome(capability::DEFAULT, libc::SYS_clone3, [0; 6]),
-        ENOSYS
-    );
-    assert_eq!(
-        outcome(capability::ALL, libc::SYS_clone, [newuser, 0, 0, 0, 0, 0]),
-        ALLOW
-    );
+    assert_eq!(outcome(capability::DEFAULT, libc::SYS_clone, [fork, 0, 0, 0, 0, 0]), ALLOW);
+    assert_eq!(outcome(capability::DEFAULT, libc::SYS_clone, [newuser, 0, 0, 0, 0, 0]), EPERM);
+    assert_eq!(outcome(capability::DEFAULT, libc::SYS_clone3, [0; 6]), ENOSYS);
+    assert_eq!(outcome(capability::ALL, libc::SYS_clone, [newuser, 0, 0, 0, 0, 0]), ALLOW);
     assert_eq!(outcome(capability::ALL, libc::SYS_clone3, [0; 6]), ALLOW);
 }
 
 #[test]
 fn the_upper_half_of_an_int_can_not_pass_the_filter_by() {
     let vsock = libc::AF_VSOCK as u64;
-    let socket = |family: u64| {
-        outcome(
-            capability::DEFAULT,
-            libc::SYS_socket,
-            [family, 1, 0, 0, 0, 0],
-        )
-    };
+    let socket = |family: u64| outcome(capability::DEFAULT, libc::SYS_socket, [family, 1, 0, 0, 0, 0]);
     assert_eq!(socket(vsock), EPERM);
     assert_eq!(socket(vsock | 1 << 32), EPERM);
     assert_eq!(socket(libc::AF_INET as u64), ALLOW);
@@ -203,11 +150,7 @@ fn foreign_architectures_and_unknown_numbers_are_refused() {
     const I386: u32 = 0x4000_0003;
     assert_eq!(run(&program, I386, 4, [0; 6]), KILL_PROCESS);
     for number in [336, 400, 423, 467, 999, 0x4000_0000] {
-        assert_eq!(
-            run(&program, X86_64, number, [0; 6]),
-            ENOSYS,
-            "call {number}"
-        );
+        assert_eq!(run(&program, X86_64, number, [0; 6]), ENOSYS, "call {number}");
     }
 }
 
@@ -223,45 +166,22 @@ fn every_operator_compares_all_64_bits() {
         (Operator::LessOrEqual, |a, b| a <= b),
         (Operator::Greater, |a, b| a > b),
         (Operator::GreaterOrEqual, |a, b| a >= b),
-        (
-            Operator::MaskedEqual {
-                mask: 0xff_0000_00ff,
-            },
-            |a, b| a & 0xff_0000_00ff == b,
-        ),
+        (Operator::MaskedEqual { mask: 0xff_0000_00ff }, |a, b| a & 0xff_0000_00ff == b),
     ];
     for (operator, holds) in operators {
         for value in values {
             let mut rules = Rules::all(Action::Errno(1), Action::KillProcess);
             let comparisons = vec![
-                Comparison {
-                    argument: 5,
-                    operator,
-                    value,
-                },
-                Comparison {
-                    argument: 0,
-                    operator: Operator::Equal,
-                    value: 7,
-                },
+                Comparison { argument: 5, operator, value },
+                Comparison { argument: 0, operator: Operator::Equal, value: 7 },
             ];
-            rules.set(
-                3,
-                3,
-                Rule {
-                    alternatives: vec![(comparisons, Action::Allow)],
-                    otherwise: Action::Log,
-                },
-            );
+            rules.set(3, 3, Rule { alternatives: vec![(comparisons, Action::Allow)], otherwise: Action::Log });
             let program = compile(&rules);
             for argument in values {
                 for first in [7, 8] {
                     let want = holds(argument, value) && first == 7;
                     let got = run(&program, X86_64, 3, [first, 0, 0, 0, 0, argument]) == ALLOW;
-                    assert_eq!(
-                        got, want,
-                        "{argument:#x} {operator:?} {value:#x}, first {first}"
-                    );
+                    assert_eq!(got, want, "{argument:#x} {operator:?} {value:#x}, first {first}");
                 }
             }
         }
@@ -294,10 +214,7 @@ fn the_kernel_takes_the_default_profile() {
         rustix::thread::set_no_new_privs(true).unwrap();
         install(&default_profile(capability::DEFAULT), 0).unwrap();
         assert_eq!(
-            rustix::thread::move_into_link_name_space(
-                std::os::fd::AsFd::as_fd(&std::io::stdin()),
-                None,
-            ),
+            rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&std::io::stdin()), None,),
             Err(rustix::io::Errno::PERM)
         );
     })

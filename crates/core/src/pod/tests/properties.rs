@@ -16,11 +16,7 @@ use crate::{
 };
 
 fn script() -> impl Strategy<Value = Script> {
-    (
-        prop::option::of(0_u64..900),
-        prop_oneof![Just(0), Just(1)],
-        prop::option::of(0_u64..60),
-    )
+    (prop::option::of(0_u64..900), prop_oneof![Just(0), Just(1)], prop::option::of(0_u64..60))
         .prop_map(|(runs, code, obeys)| Script { runs, code, obeys })
 }
 
@@ -59,18 +55,16 @@ fn life() -> impl Strategy<Value = Life> {
         0_usize..80,
         0_u64..60,
     )
-        .prop_map(
-            |(policy, inits, regulars, scripts, faults, new_image_at, stop_after, grace)| Life {
-                policy,
-                inits,
-                regulars,
-                scripts,
-                faults,
-                new_image_at,
-                stop_after,
-                grace,
-            },
-        )
+        .prop_map(|(policy, inits, regulars, scripts, faults, new_image_at, stop_after, grace)| Life {
+            policy,
+            inits,
+            regulars,
+            scripts,
+            faults,
+            new_image_at,
+            stop_after,
+            grace,
+        })
 }
 
 impl Life {

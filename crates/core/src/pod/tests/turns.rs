@@ -13,11 +13,7 @@ fn words(decision: &Decision) -> String {
         Action::CreateSandbox { attempt } => format!("sandbox {attempt}"),
         Action::StopSandbox { id } => format!("stop {id}"),
         Action::RemoveSandbox { id } => format!("remove {id}"),
-        Action::StartContainer {
-            container,
-            restart_count,
-            ..
-        } => format!("start {container}#{restart_count}"),
+        Action::StartContainer { container, restart_count, .. } => format!("start {container}#{restart_count}"),
         Action::KillContainer { id, grace, .. } => format!("kill {id} {}s", grace.as_secs()),
         Action::RemoveContainer { id, .. } => format!("remove {id}"),
         Action::PublishFinalStatus => "publish".to_owned(),
@@ -39,8 +35,7 @@ fn words(decision: &Decision) -> String {
 #[track_caller]
 fn check(pod: &Pod, goal: &Goal, seen: &Observation, memory: &Memory, now: i64, expected: &str) {
     let decision = decide(pod, goal, seen, memory, &node(), at(now));
-    crate::invariants::check_decision(pod, goal, seen, &decision, at(now))
-        .expect("invariants hold");
+    crate::invariants::check_decision(pod, goal, seen, &decision, at(now)).expect("invariants hold");
     assert_eq!(words(&decision), expected);
 }
 
@@ -49,48 +44,22 @@ fn run(pod: &Pod, seen: &Observation, memory: &Memory, now: i64, expected: &str)
 }
 
 fn stop_at(seconds: i64) -> Goal {
-    Goal::Stop {
-        kill_at: at(seconds),
-        last: LastStep::DeleteObject,
-    }
+    Goal::Stop { kill_at: at(seconds), last: LastStep::DeleteObject }
 }
 
 #[test]
 fn a_new_pod_is_prepared_while_its_images_are_looked_for() {
     let nothing = Observation::default();
-    run(
-        &pod("Always", &[], &["a", "b"]),
-        &nothing,
-        &Memory::default(),
-        0,
-        "inspect a, inspect b, prepare",
-    );
-    run(
-        &pod("Always", &["i"], &["a"]),
-        &nothing,
-        &Memory::default(),
-        0,
-        "inspect i, prepare",
-    );
+    run(&pod("Always", &[], &["a", "b"]), &nothing, &Memory::default(), 0, "inspect a, inspect b, prepare");
+    run(&pod("Always", &["i"], &["a"]), &nothing, &Memory::default(), 0, "inspect i, prepare");
 }
 
 #[test]
 fn missing_images_are_pulled_while_the_sandbox_is_made() {
     let mut memory = images(&["a"]);
-    memory
-        .images
-        .insert("b".into(), ("b:1".into(), ImageKnown::Absent));
-    let seen = Observation {
-        resources: Resources::Prepared,
-        ..Default::default()
-    };
-    run(
-        &pod("Always", &[], &["a", "b"]),
-        &seen,
-        &memory,
-        0,
-        "pull b, sandbox 0",
-    );
+    memory.images.insert("b".into(), ("b:1".into(), ImageKnown::Absent));
+    let seen = Observation { resources: Resources::Prepared, ..Default::default() };
+    run(&pod("Always", &[], &["a", "b"]), &seen, &memory, 0, "pull b, sandbox 0");
 }
 
 #[test]
@@ -106,11 +75,7 @@ fn an_image_that_may_not_be_pulled_is_looked_for_again_later() {
     let mut pod = pod("Always", &[], &["a"]);
     pod.spec.as_mut().unwrap().containers[0].image_pull_policy = Some("Never".into());
     let mut memory = Memory::default();
-    let look = Action::InspectImage {
-        container: "a".into(),
-        image: "a:1".into(),
-        pull: PullPolicy::Never,
-    };
+    let look = Action::InspectImage { container: "a".into(), image: "a:1".into(), pull: PullPolicy::Never };
     memory.ended(&look, &Ok(Outcome::ImageAbsent), at(0));
     run(&pod, &in_sandbox(vec![]), &memory, 1, "wake 10");
     run(&pod, &in_sandbox(vec![]), &memory, 10, "inspect a");
@@ -119,31 +84,13 @@ fn an_image_that_may_not_be_pulled_is_looked_for_again_later() {
 #[test]
 fn a_failed_pull_waits_ten_seconds_then_twenty_up_to_three_hundred() {
     let pod = pod("Always", &[], &["a"]);
-    let pull = Action::PullImage {
-        container: "a".into(),
-        image: "a:1".into(),
-    };
+    let pull = Action::PullImage { container: "a".into(), image: "a:1".into() };
     let mut memory = Memory::default();
     let mut now = 0;
     for wait in [10, 20, 40, 80, 160, 300, 300] {
-        memory
-            .images
-            .insert("a".into(), ("a:1".into(), ImageKnown::Absent));
-        memory.ended(
-            &pull,
-            &Err(Failure {
-                reason: "ErrImagePull".into(),
-                message: "no".into(),
-            }),
-            at(now),
-        );
-        run(
-            &pod,
-            &in_sandbox(vec![]),
-            &memory,
-            now + 2,
-            &format!("wake {}", now + wait),
-        );
+        memory.images.insert("a".into(), ("a:1".into(), ImageKnown::Absent));
+        memory.ended(&pull, &Err(Failure { reason: "ErrImagePull".into(), message: "no".into() }), at(now));
+        run(&pod, &in_sandbox(vec![]), &memory, now + 2, &format!("wake {}", now + wait));
         now += wait;
         run(&pod, &in_sandbox(vec![]), &memory, now, "pull a");
     }
@@ -157,24 +104,12 @@ fn init_containers_run_one_after_another() {
         (vec![], "start i#0"),
         (vec![container("i", "s0", 0, running())], "settled"),
         (vec![container("i", "s0", 0, exited(0, 12))], "start j#0"),
-        (
-            vec![
-                container("i", "s0", 0, exited(0, 12)),
-                container("j", "s0", 0, running()),
-            ],
-            "settled",
-        ),
+        (vec![container("i", "s0", 0, exited(0, 12)), container("j", "s0", 0, running())], "settled"),
         // The record of the one before may be gone.
         (vec![container("j", "s0", 0, exited(0, 12))], "start a#0"),
         (vec![container("i", "s0", 0, exited(1, 12))], "start i#1"),
-        (
-            vec![container("i", "s0", 0, ContainerState::Created)],
-            "remove i0",
-        ),
-        (
-            vec![container("i", "s0", 0, ContainerState::Unknown)],
-            "kill i0 30s",
-        ),
+        (vec![container("i", "s0", 0, ContainerState::Created)], "remove i0"),
+        (vec![container("i", "s0", 0, ContainerState::Unknown)], "kill i0 30s"),
         // Once a regular container was made here, they are over.
         (vec![container("a", "s0", 0, running())], "settled"),
     ];
@@ -186,40 +121,18 @@ fn init_containers_run_one_after_another() {
 #[test]
 fn a_failed_init_container_ends_the_pod_only_under_never() {
     let seen = in_sandbox(vec![container("i", "s0", 0, exited(3, 12))]);
-    for (policy, expected) in [
-        ("Never", "stop s0"),
-        ("OnFailure", "start i#1"),
-        ("Always", "start i#1"),
-    ] {
-        run(
-            &pod(policy, &["i"], &["a"]),
-            &seen,
-            &images(&["i"]),
-            20,
-            expected,
-        );
+    for (policy, expected) in [("Never", "stop s0"), ("OnFailure", "start i#1"), ("Always", "start i#1")] {
+        run(&pod(policy, &["i"], &["a"]), &seen, &images(&["i"]), 20, expected);
     }
 }
 
 #[test]
 fn regular_containers_start_in_list_order_one_at_a_time() {
     let pod = pod("Always", &[], &["b", "a"]);
-    run(
-        &pod,
-        &in_sandbox(vec![]),
-        &images(&["a", "b"]),
-        20,
-        "start b#0",
-    );
+    run(&pod, &in_sandbox(vec![]), &images(&["a", "b"]), 20, "start b#0");
     // The second one's image is fetched meanwhile, but it waits for its turn.
     run(&pod, &in_sandbox(vec![]), &images(&["a"]), 20, "inspect b");
-    run(
-        &pod,
-        &in_sandbox(vec![container("b", "s0", 0, running())]),
-        &images(&["a"]),
-        20,
-        "start a#0",
-    );
+    run(&pod, &in_sandbox(vec![container("b", "s0", 0, running())]), &images(&["a"]), 20, "start a#0");
 }
 
 #[test]
@@ -234,14 +147,7 @@ fn a_container_that_cannot_start_does_not_hold_up_the_next() {
         image_ref: "a:1".into(),
         crash: None,
     };
-    memory.ended(
-        &start,
-        &Err(Failure {
-            reason: "RunContainerError".into(),
-            message: "no".into(),
-        }),
-        at(20),
-    );
+    memory.ended(&start, &Err(Failure { reason: "RunContainerError".into(), message: "no".into() }), at(20));
     run(&pod, &in_sandbox(vec![]), &memory, 20, "start b#0, wake 30");
 }
 
@@ -257,29 +163,14 @@ fn restart_policies_are_kept() {
     ];
     for (policy, code, expected) in table {
         let seen = in_sandbox(vec![container("a", "s0", 0, exited(code, 20))]);
-        run(
-            &pod(policy, &[], &["a"]),
-            &seen,
-            &images(&["a"]),
-            20,
-            expected,
-        );
+        run(&pod(policy, &[], &["a"]), &seen, &images(&["a"]), 20, expected);
     }
 }
 
 #[test]
 fn one_ended_container_does_not_end_a_pod_with_another_alive() {
-    let seen = in_sandbox(vec![
-        container("a", "s0", 0, exited(0, 20)),
-        container("b", "s0", 0, running()),
-    ]);
-    run(
-        &pod("Never", &[], &["a", "b"]),
-        &seen,
-        &Memory::default(),
-        20,
-        "settled",
-    );
+    let seen = in_sandbox(vec![container("a", "s0", 0, exited(0, 20)), container("b", "s0", 0, running())]);
+    run(&pod("Never", &[], &["a", "b"]), &seen, &Memory::default(), 20, "settled");
 }
 
 /// Lets a container crash right after each start, and tells how long each restart waited.
@@ -306,10 +197,7 @@ fn crash_waits(runs: &[i64]) -> Vec<i64> {
 
 #[test]
 fn the_first_crash_restarts_at_once_and_the_tenth_waits_five_minutes() {
-    assert_eq!(
-        crash_waits(&[1; 10]),
-        [0, 10, 20, 40, 80, 160, 300, 300, 300, 300]
-    );
+    assert_eq!(crash_waits(&[1; 10]), [0, 10, 20, 40, 80, 160, 300, 300, 300, 300]);
 }
 
 #[test]
@@ -324,14 +212,7 @@ fn another_image_starts_a_back_off_of_its_own() {
     let mut memory = Memory::default();
     let crashed = in_sandbox(vec![container("a", "s0", 1, exited(1, 20))]);
     let key = members(&pod)[0].back_off_key();
-    memory.crashes.insert(
-        "a".into(),
-        BackOff {
-            key,
-            wait: Duration::from_secs(300),
-            updated_at: at(15),
-        },
-    );
+    memory.crashes.insert("a".into(), BackOff { key, wait: Duration::from_secs(300), updated_at: at(15) });
     run(&pod, &crashed, &memory, 21, "wake 320");
     pod.spec.as_mut().unwrap().containers[0].image = Some("a:2".into());
     run(&pod, &crashed, &memory, 21, "inspect a");
@@ -340,10 +221,7 @@ fn another_image_starts_a_back_off_of_its_own() {
 #[test]
 fn back_offs_survive_the_agent() {
     let mut memory = Memory::default();
-    let crash = Crash {
-        at: at(20),
-        key: "k".into(),
-    };
+    let crash = Crash { at: at(20), key: "k".into() };
     let start = Action::StartContainer {
         container: "a".into(),
         kind: Kind::Regular,
@@ -378,10 +256,7 @@ fn a_sandbox_that_does_not_serve_is_replaced_after_what_runs_in_it_was_stopped()
         ..Default::default()
     };
     run(&pod, &dead, &images(&["a"]), 20, "kill a0 30s");
-    let stopped = Observation {
-        containers: vec![container("a", "s0", 0, exited(137, 20))],
-        ..dead
-    };
+    let stopped = Observation { containers: vec![container("a", "s0", 0, exited(137, 20))], ..dead };
     run(&pod, &stopped, &images(&["a"]), 20, "stop s0");
     let mut memory = images(&["a"]);
     memory.stopped.insert("s0".into());
@@ -401,18 +276,9 @@ fn a_sandbox_serves_only_with_the_right_network_and_an_address() {
     run(&pod, &ready(|s| s.ips.clear()), &all, 20, "stop s0");
     run(&pod, &ready(|s| s.host_network = true), &all, 20, "stop s0");
     pod.spec.as_mut().unwrap().host_network = Some(true);
-    run(
-        &pod,
-        &ready(|s| (s.host_network, s.ips) = (true, vec![])),
-        &all,
-        20,
-        "start a#0",
-    );
+    run(&pod, &ready(|s| (s.host_network, s.ips) = (true, vec![])), &all, 20, "start a#0");
     let mut two = ready(|s| s.host_network = true);
-    two.sandboxes.push(SandboxSeen {
-        host_network: true,
-        ..sandbox("s1", 1, SandboxState::Ready)
-    });
+    two.sandboxes.push(SandboxSeen { host_network: true, ..sandbox("s1", 1, SandboxState::Ready) });
     run(&pod, &two, &all, 20, "stop s0, stop s1");
 }
 
@@ -426,71 +292,24 @@ fn after_a_reboot_what_had_finished_is_not_run_again() {
     };
     let mut memory = images(&["a", "b", "i"]);
     memory.stopped.insert("s0".into());
-    let done = || {
-        vec![
-            container("a", "s0", 0, exited(0, 15)),
-            container("b", "s0", 0, exited(137, 20)),
-        ]
-    };
-    run(
-        &pod("Never", &[], &["a", "b"]),
-        &after(done()),
-        &memory,
-        30,
-        "release",
-    );
-    run(
-        &pod("OnFailure", &[], &["a", "b"]),
-        &after(done()),
-        &memory,
-        30,
-        "sandbox 1",
-    );
-    run(
-        &pod("Always", &["i"], &["a", "b"]),
-        &after(done()),
-        &memory,
-        30,
-        "sandbox 1",
-    );
-    let all_well = vec![
-        container("a", "s0", 0, exited(0, 15)),
-        container("b", "s0", 0, exited(0, 20)),
-    ];
-    run(
-        &pod("OnFailure", &[], &["a", "b"]),
-        &after(all_well),
-        &memory,
-        30,
-        "release",
-    );
+    let done = || vec![container("a", "s0", 0, exited(0, 15)), container("b", "s0", 0, exited(137, 20))];
+    run(&pod("Never", &[], &["a", "b"]), &after(done()), &memory, 30, "release");
+    run(&pod("OnFailure", &[], &["a", "b"]), &after(done()), &memory, 30, "sandbox 1");
+    run(&pod("Always", &["i"], &["a", "b"]), &after(done()), &memory, 30, "sandbox 1");
+    let all_well = vec![container("a", "s0", 0, exited(0, 15)), container("b", "s0", 0, exited(0, 20))];
+    run(&pod("OnFailure", &[], &["a", "b"]), &after(all_well), &memory, 30, "release");
     // In the new sandbox only the one that had not succeeded runs, and init containers run again first.
     let mut seen = after(done());
     seen.sandboxes.push(sandbox("s1", 1, SandboxState::Ready));
-    run(
-        &pod("OnFailure", &[], &["a", "b"]),
-        &seen,
-        &memory,
-        30,
-        "start b#1",
-    );
+    run(&pod("OnFailure", &[], &["a", "b"]), &seen, &memory, 30, "start b#1");
     seen.containers.push(container("i", "s0", 0, exited(0, 11)));
-    run(
-        &pod("Always", &["i"], &["a", "b"]),
-        &seen,
-        &memory,
-        30,
-        "start i#1",
-    );
+    run(&pod("Always", &["i"], &["a", "b"]), &seen, &memory, 30, "start i#1");
 }
 
 #[test]
 fn a_terminal_pod_is_wound_down_and_keeps_its_records() {
     let mut pod = pod("Never", &[], &["a"]);
-    pod.status = Some(k8s_openapi::api::core::v1::PodStatus {
-        phase: Some("Succeeded".into()),
-        ..Default::default()
-    });
+    pod.status = Some(k8s_openapi::api::core::v1::PodStatus { phase: Some("Succeeded".into()), ..Default::default() });
     let mut seen = in_sandbox(vec![container("a", "s0", 0, exited(0, 20))]);
     let mut memory = Memory::default();
     run(&pod, &seen, &memory, 20, "stop s0");
@@ -503,19 +322,9 @@ fn a_terminal_pod_is_wound_down_and_keeps_its_records() {
 
 #[test]
 fn a_refused_pod_starts_nothing() {
-    let goal = Goal::Refuse(Refusal {
-        reason: "NodePorts".into(),
-        message: "taken".into(),
-    });
+    let goal = Goal::Refuse(Refusal { reason: "NodePorts".into(), message: "taken".into() });
     let pod = pod("Always", &[], &["a"]);
-    check(
-        &pod,
-        &goal,
-        &Observation::default(),
-        &Memory::default(),
-        0,
-        "release",
-    );
+    check(&pod, &goal, &Observation::default(), &Memory::default(), 0, "release");
 }
 
 #[test]
@@ -539,31 +348,15 @@ fn only_the_newest_dead_instance_is_kept() {
         container("a", "s0", 1, exited(1, 13)),
         container("a", "s0", 2, running()),
     ]);
-    run(
-        &pod("Always", &[], &["a"]),
-        &seen,
-        &Memory::default(),
-        20,
-        "remove a0",
-    );
+    run(&pod("Always", &[], &["a"]), &seen, &Memory::default(), 20, "remove a0");
 }
 
 #[test]
 fn a_pod_goes_step_by_step() {
     let pod = pod("Always", &[], &["a", "b"]);
-    let mut seen = in_sandbox(vec![
-        container("a", "s0", 0, running()),
-        container("b", "s0", 0, running()),
-    ]);
+    let mut seen = in_sandbox(vec![container("a", "s0", 0, running()), container("b", "s0", 0, running())]);
     let mut memory = Memory::default();
-    check(
-        &pod,
-        &stop_at(50),
-        &seen,
-        &memory,
-        20,
-        "kill a0 30s, kill b0 30s",
-    );
+    check(&pod, &stop_at(50), &seen, &memory, 20, "kill a0 30s, kill b0 30s");
     seen.containers[0] = container("a", "s0", 0, exited(0, 21));
     check(&pod, &stop_at(50), &seen, &memory, 22, "kill b0 28s");
     seen.containers[1] = container("b", "s0", 0, exited(137, 50));
@@ -573,14 +366,7 @@ fn a_pod_goes_step_by_step() {
     memory.final_status_published = true;
     check(&pod, &stop_at(50), &seen, &memory, 50, "remove s0");
     seen.sandboxes.clear();
-    check(
-        &pod,
-        &stop_at(50),
-        &seen,
-        &memory,
-        50,
-        "remove a0, remove b0",
-    );
+    check(&pod, &stop_at(50), &seen, &memory, 50, "remove a0, remove b0");
     seen.containers.clear();
     check(&pod, &stop_at(50), &seen, &memory, 50, "release");
     seen.resources = Resources::Released;
@@ -593,31 +379,15 @@ fn a_pod_goes_step_by_step() {
 fn grace_ends_at_the_deadline_and_is_never_less_than_two_seconds() {
     let pod = pod("Always", &[], &["a"]);
     let seen = in_sandbox(vec![container("a", "s0", 0, running())]);
-    for (kill_at, now, grace) in [
-        (50, 20, 30),
-        (50, 45, 5),
-        (50, 49, 2),
-        (20, 20, 2),
-        (0, 20, 2),
-    ] {
-        check(
-            &pod,
-            &stop_at(kill_at),
-            &seen,
-            &Memory::default(),
-            now,
-            &format!("kill a0 {grace}s"),
-        );
+    for (kill_at, now, grace) in [(50, 20, 30), (50, 45, 5), (50, 49, 2), (20, 20, 2), (0, 20, 2)] {
+        check(&pod, &stop_at(kill_at), &seen, &Memory::default(), now, &format!("kill a0 {grace}s"));
     }
 }
 
 #[test]
 fn a_pod_without_an_object_ends_with_its_resources() {
     let pod = pod("Always", &[], &["a"]);
-    let goal = Goal::Stop {
-        kill_at: at(0),
-        last: LastStep::Nothing,
-    };
+    let goal = Goal::Stop { kill_at: at(0), last: LastStep::Nothing };
     let mut seen = Observation::default();
     check(&pod, &goal, &seen, &Memory::default(), 0, "release");
     seen.resources = Resources::Released;
@@ -627,18 +397,8 @@ fn a_pod_without_an_object_ends_with_its_resources() {
 #[test]
 fn nothing_is_restarted_once_the_pod_shall_go() {
     let pod = pod("Always", &[], &["a", "b"]);
-    let seen = in_sandbox(vec![
-        container("a", "s0", 0, exited(1, 15)),
-        container("b", "s0", 0, running()),
-    ]);
-    check(
-        &pod,
-        &stop_at(50),
-        &seen,
-        &images(&["a"]),
-        20,
-        "kill b0 30s",
-    );
+    let seen = in_sandbox(vec![container("a", "s0", 0, exited(1, 15)), container("b", "s0", 0, running())]);
+    check(&pod, &stop_at(50), &seen, &images(&["a"]), 20, "kill b0 30s");
 }
 
 #[test]
@@ -649,22 +409,8 @@ fn a_step_that_fails_is_tried_again_more_and_more_slowly() {
     let stop = Action::StopSandbox { id: "s0".into() };
     let mut now = 0;
     for wait in [1, 2, 4, 8, 10, 10] {
-        memory.ended(
-            &stop,
-            &Err(Failure {
-                reason: "StopPodSandbox".into(),
-                message: "no".into(),
-            }),
-            at(now),
-        );
-        check(
-            &pod,
-            &stop_at(50),
-            &seen,
-            &memory,
-            now,
-            &format!("wake {}", now + wait),
-        );
+        memory.ended(&stop, &Err(Failure { reason: "StopPodSandbox".into(), message: "no".into() }), at(now));
+        check(&pod, &stop_at(50), &seen, &memory, now, &format!("wake {}", now + wait));
         now += wait;
         check(&pod, &stop_at(50), &seen, &memory, now, "stop s0");
     }

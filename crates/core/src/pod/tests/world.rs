@@ -73,24 +73,10 @@ impl World {
 
     /// One turn of the loop: observe, publish, decide, act. Tells what was decided.
     pub(super) fn turn(&mut self, mut fault: impl FnMut() -> Option<Fault>) -> Decision {
-        let status = status(
-            &self.pod,
-            &self.goal,
-            &self.truth,
-            &self.memory,
-            &node(),
-            self.now,
-        );
+        let status = status(&self.pod, &self.goal, &self.truth, &self.memory, &node(), self.now);
         self.checked(|w| w.history.publish(&w.pod, &status));
         self.pod.status = Some(status);
-        let decision = decide(
-            &self.pod,
-            &self.goal,
-            &self.truth,
-            &self.memory,
-            &node(),
-            self.now,
-        );
+        let decision = decide(&self.pod, &self.goal, &self.truth, &self.memory, &node(), self.now);
         self.log.push(format!("{} {decision:?}", self.now));
         let (pod, goal, now) = (self.pod.clone(), self.goal.clone(), self.now);
         self.checked(|w| invariants::check_decision(&pod, &goal, &w.truth, &decision, now));
@@ -103,26 +89,16 @@ impl World {
 
     /// Lets time pass until the decision wakes or something ends, at most `most` seconds. At least one.
     pub(super) fn wait(&mut self, decision: &Decision, most: u64) {
-        let ends = self
-            .truth
-            .containers
-            .iter()
-            .filter_map(|c| self.end_of(c))
-            .map(|(at, _)| at);
+        let ends = self.truth.containers.iter().filter_map(|c| self.end_of(c)).map(|(at, _)| at);
         let next = ends.chain(decision.wake_at).min();
         let most = add(self.now, Duration::from_secs(most));
-        self.now = next
-            .unwrap_or(most)
-            .clamp(add(self.now, Duration::from_secs(1)), most);
+        self.now = next.unwrap_or(most).clamp(add(self.now, Duration::from_secs(1)), most);
         self.pass();
     }
 
     /// Whether a process will end by itself or by a kill.
     pub(super) fn has_ends_to_come(&self) -> bool {
-        self.truth
-            .containers
-            .iter()
-            .any(|c| self.end_of(c).is_some())
+        self.truth.containers.iter().any(|c| self.end_of(c).is_some())
     }
 
     fn pass(&mut self) {
@@ -130,12 +106,7 @@ impl World {
             .truth
             .containers
             .iter()
-            .filter_map(|c| {
-                Some((
-                    c.id.clone(),
-                    self.end_of(c).filter(|(at, _)| *at <= self.now)?,
-                ))
-            })
+            .filter_map(|c| Some((c.id.clone(), self.end_of(c).filter(|(at, _)| *at <= self.now)?)))
             .collect();
         for (id, (at, code)) in ended {
             self.end(&id, at, code);
@@ -150,9 +121,7 @@ impl World {
             return None;
         };
         let script = self.scripts.get(&seen.name)?;
-        let own = script
-            .runs
-            .map(|s| (add(started_at, Duration::from_secs(s)), script.code));
+        let own = script.runs.map(|s| (add(started_at, Duration::from_secs(s)), script.code));
         let killed = self.kills.get(&seen.id).map(|at| (*at, 137));
         [own, killed].into_iter().flatten().min()
     }
@@ -167,24 +136,16 @@ impl World {
             _ => container.created_at,
         };
         let reason = if code == 0 { "Completed" } else { "Error" }.to_owned();
-        let exit = Exit {
-            code,
-            reason,
-            message: String::new(),
-            started_at,
-            finished_at,
-        };
+        let exit = Exit { code, reason, message: String::new(), started_at, finished_at };
         container.state = ContainerState::Exited(exit);
     }
 
     fn act(&mut self, action: &Action, fault: Option<Fault>) {
         if let Some(fault) = fault {
-            self.log
-                .push(format!("{} fault {fault:?} at {}", self.now, action.verb()));
+            self.log.push(format!("{} fault {fault:?} at {}", self.now, action.verb()));
         }
         let being_killed = |id: &String| self.kills.contains_key(id);
-        if matches!(action, Action::KillContainer { id, .. } if being_killed(id)) && fault.is_none()
-        {
+        if matches!(action, Action::KillContainer { id, .. } if being_killed(id)) && fault.is_none() {
             // It is being stopped already: a second stop only brings the end nearer.
             self.kill(action);
             return;
@@ -209,8 +170,7 @@ impl World {
                 self.effect(action, false)
             }
             Some(Fault::ContainerUnknown) => {
-                let running =
-                    |c: &&mut ContainerSeen| matches!(c.state, ContainerState::Running { .. });
+                let running = |c: &&mut ContainerSeen| matches!(c.state, ContainerState::Running { .. });
                 if let Some(container) = self.truth.containers.iter_mut().find(running) {
                     container.state = ContainerState::Unknown;
                 }
@@ -225,28 +185,13 @@ impl World {
     }
 
     fn sandbox_dies(&mut self) {
-        let alive: Vec<_> = self
-            .truth
-            .containers
-            .iter()
-            .filter(|c| c.may_run())
-            .map(|c| c.id.clone())
-            .collect();
+        let alive: Vec<_> = self.truth.containers.iter().filter(|c| c.may_run()).map(|c| c.id.clone()).collect();
         alive.iter().for_each(|id| self.end(id, self.now, 255));
-        self.truth
-            .sandboxes
-            .iter_mut()
-            .for_each(|s| s.state = SandboxState::NotReady);
+        self.truth.sandboxes.iter_mut().for_each(|s| s.state = SandboxState::NotReady);
     }
 
     fn kill(&mut self, action: &Action) {
-        let Action::KillContainer {
-            id,
-            container,
-            deadline,
-            ..
-        } = action
-        else {
+        let Action::KillContainer { id, container, deadline, .. } = action else {
             return;
         };
         let unknown = |c: &ContainerSeen| c.id == *id && c.state == ContainerState::Unknown;
@@ -254,17 +199,10 @@ impl World {
             // The runtime kills what it lost track of at once.
             return self.end(id, self.now, 137);
         }
-        if !self
-            .truth
-            .containers
-            .iter()
-            .any(|c| c.id == *id && c.may_run())
-        {
+        if !self.truth.containers.iter().any(|c| c.id == *id && c.may_run()) {
             return;
         }
-        let obeyed = self.scripts[container]
-            .obeys
-            .map(|s| add(self.now, Duration::from_secs(s)));
+        let obeyed = self.scripts[container].obeys.map(|s| add(self.now, Duration::from_secs(s)));
         let at = obeyed.unwrap_or(*deadline).min(*deadline);
         let earliest = self.kills.get(id).map_or(at, |before| at.min(*before));
         self.kills.insert(id.clone(), earliest);
@@ -275,66 +213,33 @@ impl World {
             Action::Prepare | Action::PublishFinalStatus | Action::DeleteObject => {}
             Action::InspectImage { .. } => return Ok(Outcome::ImageAbsent),
             Action::PullImage { image, .. } => {
-                return Ok(Outcome::ImagePresent {
-                    image_ref: image.clone(),
-                });
+                return Ok(Outcome::ImagePresent { image_ref: image.clone() });
             }
             Action::CreateSandbox { attempt } => {
                 let id = self.fresh("s");
-                let state = if half {
-                    SandboxState::NotReady
-                } else {
-                    SandboxState::Ready
-                };
+                let state = if half { SandboxState::NotReady } else { SandboxState::Ready };
                 let created_at = self.now;
-                self.truth.sandboxes.push(SandboxSeen {
-                    id,
-                    created_at,
-                    ..super::sandbox("", *attempt, state)
-                });
+                self.truth.sandboxes.push(SandboxSeen { id, created_at, ..super::sandbox("", *attempt, state) });
             }
             Action::StopSandbox { id } => {
                 let inside = |c: &&ContainerSeen| c.sandbox_id == *id && c.may_run();
-                let ids: Vec<_> = self
-                    .truth
-                    .containers
-                    .iter()
-                    .filter(inside)
-                    .map(|c| c.id.clone())
-                    .collect();
+                let ids: Vec<_> = self.truth.containers.iter().filter(inside).map(|c| c.id.clone()).collect();
                 ids.iter().for_each(|id| self.end(id, self.now, 137));
                 let found = self.truth.sandboxes.iter_mut().find(|s| s.id == *id);
-                found
-                    .into_iter()
-                    .for_each(|s| s.state = SandboxState::NotReady);
+                found.into_iter().for_each(|s| s.state = SandboxState::NotReady);
             }
             Action::RemoveSandbox { id } => {
                 self.truth.sandboxes.retain(|s| s.id != *id);
                 self.truth.containers.retain(|c| c.sandbox_id != *id);
             }
-            Action::StartContainer {
-                container,
-                sandbox_id,
-                restart_count,
-                ..
-            } => {
+            Action::StartContainer { container, sandbox_id, restart_count, .. } => {
                 let id = self.fresh(container);
                 let hash = self.pod.spec.as_ref().and_then(|s| {
-                    let all = s
-                        .containers
-                        .iter()
-                        .chain(s.init_containers.iter().flatten());
-                    all.into_iter()
-                        .find(|c| c.name == *container)
-                        .map(container_hash)
+                    let all = s.containers.iter().chain(s.init_containers.iter().flatten());
+                    all.into_iter().find(|c| c.name == *container).map(container_hash)
                 });
-                let state = if half {
-                    ContainerState::Created
-                } else {
-                    ContainerState::Running {
-                        started_at: self.now,
-                    }
-                };
+                let state =
+                    if half { ContainerState::Created } else { ContainerState::Running { started_at: self.now } };
                 let created_at = self.now;
                 let seen = ContainerSeen {
                     id,
@@ -364,8 +269,5 @@ impl World {
 }
 
 fn failure(message: &str) -> Failure {
-    Failure {
-        reason: "Injected".into(),
-        message: message.into(),
-    }
+    Failure { reason: "Injected".into(), message: message.into() }
 }
