@@ -72,11 +72,7 @@ pub async fn connect(path: impl AsRef<Path>) -> Result<Client, ConnectError> {
 /// [`ConnectError::Endpoint`] for anything else.
 pub fn socket_path(endpoint: &str) -> Result<PathBuf, ConnectError> {
     let path = Path::new(endpoint.strip_prefix("unix://").unwrap_or(endpoint));
-    if path.is_absolute() {
-        Ok(path.to_owned())
-    } else {
-        Err(ConnectError::Endpoint(endpoint.to_owned()))
-    }
+    if path.is_absolute() { Ok(path.to_owned()) } else { Err(ConnectError::Endpoint(endpoint.to_owned())) }
 }
 
 /// How long the answer to `request` may take. Pulls and unlimited commands take what they take.
@@ -104,12 +100,10 @@ async fn within<T>(
 ) -> Result<T, Status> {
     match limit {
         None => answer.await,
-        Some(limit) => tokio::time::timeout(limit, answer)
-            .await
-            .unwrap_or_else(|_| {
-                let text = format!("{call}: no answer within {} s", limit.as_secs());
-                Err(Status::deadline_exceeded(text))
-            }),
+        Some(limit) => tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
+            let text = format!("{call}: no answer within {} s", limit.as_secs());
+            Err(Status::deadline_exceeded(text))
+        }),
     }
 }
 

@@ -11,6 +11,8 @@
 
 mod calls;
 pub mod client;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 pub mod server;
 pub mod streaming;
 pub mod v1;

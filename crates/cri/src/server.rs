@@ -58,8 +58,7 @@ pub async fn bind(path: &Path) -> Result<UnixListener> {
     let socket = UnixSocket::new_stream()?;
     // bind(2) gives the path the socket's own mode less the umask, so there is no moment at which
     // others could connect. `File` is the safe way to fchmod(2).
-    File::from(socket.as_fd().try_clone_to_owned()?)
-        .set_permissions(Permissions::from_mode(0o600))?;
+    File::from(socket.as_fd().try_clone_to_owned()?).set_permissions(Permissions::from_mode(0o600))?;
     socket.bind(path)?;
     socket.listen(BACKLOG)
 }
@@ -78,12 +77,7 @@ pub async fn serve(
     let path = OwnPath::of(&listener);
     let ending = CancellationToken::new();
     let running = TaskTracker::new();
-    let shared = Shared {
-        runtime,
-        images,
-        ending: ending.clone(),
-        running: running.clone(),
-    };
+    let shared = Shared { runtime, images, ending: ending.clone(), running: running.clone() };
     let serving = tonic::transport::Server::builder()
         .add_service(
             RuntimeServiceServer::new(shared.clone())
@@ -95,10 +89,7 @@ pub async fn serve(
                 .max_decoding_message_size(MAX_MESSAGE)
                 .max_encoding_message_size(MAX_MESSAGE),
         )
-        .serve_with_incoming_shutdown(
-            UnixListenerStream::new(listener),
-            ending.clone().cancelled_owned(),
-        );
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), ending.clone().cancelled_owned());
     let mut serving = std::pin::pin!(serving);
     let served = tokio::select! {
         // Neither arm is resumed after the other has won; `serving` itself is pinned and goes on below.
@@ -120,10 +111,7 @@ struct OwnPath(Option<(PathBuf, u64, u64)>);
 
 impl OwnPath {
     fn of(listener: &UnixListener) -> Self {
-        let path = listener
-            .local_addr()
-            .ok()
-            .and_then(|a| a.as_pathname().map(Path::to_owned));
+        let path = listener.local_addr().ok().and_then(|a| a.as_pathname().map(Path::to_owned));
         Self(path.and_then(|path| {
             let found = std::fs::symlink_metadata(&path).ok()?;
             Some((path, found.dev(), found.ino()))
@@ -182,9 +170,7 @@ macro_rules! run {
     (act, $self:ident, $name:ident, $call:expr) => {
         match $self.running.spawn(async move { $call.await }).await {
             Ok(answer) => answer,
-            Err(error) if error.is_panic() => {
-                Err(Status::internal(concat!(stringify!($name), " panicked")))
-            }
+            Err(error) if error.is_panic() => Err(Status::internal(concat!(stringify!($name), " panicked"))),
             Err(_) => Err(Status::unavailable("the server is ending")),
         }
     };

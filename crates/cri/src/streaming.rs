@@ -77,13 +77,7 @@ pub struct Connection {
 #[tonic::async_trait]
 pub trait StreamingRuntime: Send + Sync + 'static {
     /// Runs a command in a container; the answer is its exit code (128 + n after signal n).
-    async fn exec(
-        &self,
-        container_id: &str,
-        cmd: &[String],
-        tty: bool,
-        io: Streams,
-    ) -> Result<i32, Status>;
+    async fn exec(&self, container_id: &str, cmd: &[String], tty: bool, io: Streams) -> Result<i32, Status>;
 
     /// Joins the streams of the container's first process; ends with it, or when stdin and outputs have.
     async fn attach(&self, container_id: &str, tty: bool, io: Streams) -> Result<(), Status> {
@@ -92,12 +86,7 @@ pub trait StreamingRuntime: Send + Sync + 'static {
     }
 
     /// Joins a connection with a port of a sandbox, until either side ends.
-    async fn port_forward(
-        &self,
-        sandbox_id: &str,
-        port: u16,
-        connection: Connection,
-    ) -> Result<(), Status> {
+    async fn port_forward(&self, sandbox_id: &str, port: u16, connection: Connection) -> Result<(), Status> {
         let _ = (sandbox_id, port, connection);
         Err(Status::unimplemented("port forwarding is not implemented"))
     }

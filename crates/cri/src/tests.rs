@@ -107,10 +107,7 @@ async fn every_call_passes_client_socket_and_server() {
     let mut expected: Vec<_> = table().into_iter().map(|(_, call)| call).collect();
     expected.sort_unstable();
     called.sort_unstable();
-    assert_eq!(
-        called, expected,
-        "the list of calls is not that of the protocol"
-    );
+    assert_eq!(called, expected, "the list of calls is not that of the protocol");
 
     stop.send(()).unwrap();
     serving.await.unwrap().unwrap();
@@ -131,11 +128,7 @@ async fn no_call_of_the_protocol_is_unimplemented_on_the_wire() {
     let socket = path.clone();
     let connector = tower::service_fn(move |_: tonic::transport::Uri| {
         let socket = socket.clone();
-        async move {
-            tokio::net::UnixStream::connect(socket)
-                .await
-                .map(hyper_util::rt::TokioIo::new)
-        }
+        async move { tokio::net::UnixStream::connect(socket).await.map(hyper_util::rt::TokioIo::new) }
     });
     let channel = endpoint.connect_with_connector(connector).await.unwrap();
     for (service, call) in table() {

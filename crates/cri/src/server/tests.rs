@@ -53,19 +53,10 @@ async fn node() -> Node {
     let slow = Arc::new(Slow::default());
     let listener = bind(&path).await.unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let serving = tokio::spawn(serve(
-        listener,
-        Arc::<Slow>::clone(&slow),
-        Arc::<Slow>::clone(&slow),
-        async move { drop(stopped.await) },
-    ));
-    Node {
-        _dir: dir,
-        path,
-        slow,
-        stop,
-        serving,
-    }
+    let serving = tokio::spawn(serve(listener, Arc::<Slow>::clone(&slow), Arc::<Slow>::clone(&slow), async move {
+        drop(stopped.await)
+    }));
+    Node { _dir: dir, path, slow, stop, serving }
 }
 
 const SOON: Duration = Duration::from_secs(5);
@@ -92,10 +83,7 @@ async fn a_file_in_the_socket_s_place_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("cri.sock");
     std::fs::write(&path, "precious").unwrap();
-    assert_eq!(
-        bind(&path).await.unwrap_err().kind(),
-        ErrorKind::AlreadyExists
-    );
+    assert_eq!(bind(&path).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
     assert_eq!(std::fs::read(&path).unwrap(), b"precious");
 }
 
@@ -103,38 +91,23 @@ async fn a_file_in_the_socket_s_place_is_left_alone() {
 async fn a_call_that_changes_something_ends_though_its_caller_is_gone() {
     let node = node().await;
     let client = client::connect(&node.path).await.unwrap();
-    let call = tokio::spawn(async move {
-        client
-            .stop_container(Request::new(StopContainerRequest::default()))
-            .await
-    });
+    let call = tokio::spawn(async move { client.stop_container(Request::new(StopContainerRequest::default())).await });
     node.slow.begun.notified().await;
     call.abort();
     assert!(call.await.unwrap_err().is_cancelled());
     node.slow.go_on.notify_one();
-    tokio::time::timeout(SOON, node.slow.done.notified())
-        .await
-        .expect("the call was dropped");
+    tokio::time::timeout(SOON, node.slow.done.notified()).await.expect("the call was dropped");
 }
 
 #[tokio::test]
 async fn an_open_event_stream_does_not_keep_the_server_from_ending() {
     let node = node().await;
     let client = client::connect(&node.path).await.unwrap();
-    let events = client
-        .get_container_events(Request::new(GetEventsRequest {}))
-        .await
-        .unwrap();
+    let events = client.get_container_events(Request::new(GetEventsRequest {})).await.unwrap();
     node.stop.send(()).unwrap();
-    let last = tokio::time::timeout(SOON, events.into_inner().next())
-        .await
-        .unwrap();
+    let last = tokio::time::timeout(SOON, events.into_inner().next()).await.unwrap();
     assert_eq!(last.unwrap().unwrap_err().code(), tonic::Code::Unavailable);
-    tokio::time::timeout(SOON, node.serving)
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(SOON, node.serving).await.unwrap().unwrap().unwrap();
     assert!(!node.path.exists());
 }
 
@@ -142,28 +115,18 @@ async fn an_open_event_stream_does_not_keep_the_server_from_ending() {
 async fn a_call_in_flight_is_answered_before_the_server_ends() {
     let node = node().await;
     let client = client::connect(&node.path).await.unwrap();
-    let call = tokio::spawn(async move {
-        client
-            .stop_container(Request::new(StopContainerRequest::default()))
-            .await
-    });
+    let call = tokio::spawn(async move { client.stop_container(Request::new(StopContainerRequest::default())).await });
     node.slow.begun.notified().await;
     node.stop.send(()).unwrap();
     node.slow.go_on.notify_one();
     call.await.unwrap().expect("an answer");
-    tokio::time::timeout(SOON, node.serving)
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(SOON, node.serving).await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn a_call_that_the_runtime_lacks_says_so() {
     let node = node().await;
     let client = client::connect(&node.path).await.unwrap();
-    let answer = client
-        .list_images(Request::new(ListImagesRequest::default()))
-        .await;
+    let answer = client.list_images(Request::new(ListImagesRequest::default())).await;
     assert_eq!(answer.unwrap_err().code(), tonic::Code::Unimplemented);
 }

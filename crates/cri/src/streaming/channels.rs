@@ -32,13 +32,7 @@ pub enum Channel {
 
 impl Channel {
     /// All of them; the place is the number on the wire.
-    pub const ALL: [Self; 5] = [
-        Self::Stdin,
-        Self::Stdout,
-        Self::Stderr,
-        Self::Error,
-        Self::Resize,
-    ];
+    pub const ALL: [Self; 5] = [Self::Stdin, Self::Stdout, Self::Stderr, Self::Error, Self::Resize];
 
     fn of(number: u8) -> Option<Self> {
         Self::ALL.get(usize::from(number)).copied()
@@ -60,36 +54,11 @@ pub struct Protocol {
 
 /// What a session is asked for first, best first.
 pub static PROTOCOLS: [Protocol; 5] = [
-    Protocol {
-        name: "v5.channel.k8s.io",
-        base64: false,
-        status: true,
-        close: true,
-    },
-    Protocol {
-        name: "v4.channel.k8s.io",
-        base64: false,
-        status: true,
-        close: false,
-    },
-    Protocol {
-        name: "v4.base64.channel.k8s.io",
-        base64: true,
-        status: true,
-        close: false,
-    },
-    Protocol {
-        name: "channel.k8s.io",
-        base64: false,
-        status: false,
-        close: false,
-    },
-    Protocol {
-        name: "base64.channel.k8s.io",
-        base64: true,
-        status: false,
-        close: false,
-    },
+    Protocol { name: "v5.channel.k8s.io", base64: false, status: true, close: true },
+    Protocol { name: "v4.channel.k8s.io", base64: false, status: true, close: false },
+    Protocol { name: "v4.base64.channel.k8s.io", base64: true, status: true, close: false },
+    Protocol { name: "channel.k8s.io", base64: false, status: false, close: false },
+    Protocol { name: "base64.channel.k8s.io", base64: true, status: false, close: false },
 ];
 
 /// What a client that names none is taken to speak.
@@ -141,9 +110,7 @@ impl Protocol {
         if offered.is_empty() {
             return Some(UNNAMED);
         }
-        PROTOCOLS
-            .iter()
-            .find(|protocol| offered.contains(&protocol.name))
+        PROTOCOLS.iter().find(|protocol| offered.contains(&protocol.name))
     }
 
     /// The message for bytes of a stream.
@@ -165,8 +132,7 @@ impl Protocol {
     #[must_use]
     pub fn close(&self, channel: Channel) -> Option<Message> {
         let bytes = [CLOSE, channel as u8];
-        self.close
-            .then(|| Message::Binary(Bytes::copy_from_slice(&bytes)))
+        self.close.then(|| Message::Binary(Bytes::copy_from_slice(&bytes)))
     }
 
     /// What a message says. The kind of the message does not matter, since a channel below 128 makes
@@ -179,16 +145,12 @@ impl Protocol {
         if self.base64 {
             let number = first.wrapping_sub(b'0');
             let channel = Channel::of(number).ok_or(FrameError::Channel(first))?;
-            let data = STANDARD
-                .decode(&message[1..])
-                .map_err(|_| FrameError::Base64)?;
+            let data = STANDARD.decode(&message[1..]).map_err(|_| FrameError::Base64)?;
             return Ok(Frame::Data(channel, data.into()));
         }
         if first == CLOSE && self.close {
             let second = *message.get(1).ok_or(FrameError::Channel(CLOSE))?;
-            return Channel::of(second)
-                .map(Frame::Close)
-                .ok_or(FrameError::Channel(second));
+            return Channel::of(second).map(Frame::Close).ok_or(FrameError::Channel(second));
         }
         let channel = Channel::of(first).ok_or(FrameError::Channel(first))?;
         Ok(Frame::Data(channel, message.slice(1..)))
@@ -300,20 +262,12 @@ impl Outcome {
     #[must_use]
     pub fn to_json(&self) -> String {
         let status = match self {
-            Self::Success => Status {
-                status: "Success".into(),
-                ..Status::default()
-            },
+            Self::Success => Status { status: "Success".into(), ..Status::default() },
             Self::Exit(code) => Status {
                 status: "Failure".into(),
                 message: exit_text(*code),
                 reason: NON_ZERO.into(),
-                details: Some(Details {
-                    causes: vec![Cause {
-                        reason: EXIT_CODE.into(),
-                        message: code.to_string(),
-                    }],
-                }),
+                details: Some(Details { causes: vec![Cause { reason: EXIT_CODE.into(), message: code.to_string() }] }),
                 ..Status::default()
             },
             Self::Failure(failure) => failure.status(),
@@ -332,9 +286,7 @@ impl Outcome {
             return Self::Success;
         }
         let causes = status.details.iter().flat_map(|details| &details.causes);
-        let code = causes
-            .filter(|cause| cause.reason == EXIT_CODE)
-            .find_map(|cause| cause.message.parse().ok());
+        let code = causes.filter(|cause| cause.reason == EXIT_CODE).find_map(|cause| cause.message.parse().ok());
         match code {
             Some(code) if status.reason == NON_ZERO => Self::Exit(code),
             _ => Self::Failure(Failure {
@@ -350,22 +302,14 @@ impl Failure {
     /// Something went wrong on our side.
     #[must_use]
     pub fn internal(message: impl Into<String>) -> Self {
-        Self {
-            code: 500,
-            reason: "InternalError".into(),
-            message: message.into(),
-        }
+        Self { code: 500, reason: "InternalError".into(), message: message.into() }
     }
 
     /// A whole `Status` object, for the body of a refused request.
     #[must_use]
     pub fn to_json(&self) -> String {
         let (kind, version) = (Some("Status".into()), Some("v1".into()));
-        json(&Status {
-            kind,
-            api_version: version,
-            ..self.status()
-        })
+        json(&Status { kind, api_version: version, ..self.status() })
     }
 
     fn status(&self) -> Status {
@@ -400,11 +344,7 @@ impl From<&tonic::Status> for Failure {
             Code::DeadlineExceeded => (504, "Timeout"),
             _ => (500, "InternalError"),
         };
-        Self {
-            code,
-            reason: reason.into(),
-            message: status.message().to_owned(),
-        }
+        Self { code, reason: reason.into(), message: status.message().to_owned() }
     }
 }
 

@@ -64,18 +64,12 @@ impl Target {
     /// # Errors
     /// [`TargetError`] when it is not of the form `http://host:port/path`.
     pub fn of_url(url: &str) -> Result<(Self, PathAndQuery), TargetError> {
-        let parsed = url
-            .parse::<Uri>()
-            .ok()
-            .filter(|uri| uri.scheme_str() == Some("http"));
+        let parsed = url.parse::<Uri>().ok().filter(|uri| uri.scheme_str() == Some("http"));
         let uri = parsed.ok_or_else(|| TargetError(url.to_owned()))?;
         let (Some(host), Some(path)) = (uri.host(), uri.path_and_query()) else {
             return Err(TargetError(url.to_owned()));
         };
-        Ok((
-            Self::Tcp(format!("{host}:{}", uri.port_u16().unwrap_or(80))),
-            path.clone(),
-        ))
+        Ok((Self::Tcp(format!("{host}:{}", uri.port_u16().unwrap_or(80))), path.clone()))
     }
 
     fn host(&self) -> &str {
@@ -121,18 +115,13 @@ where
     match tokio::time::timeout(ANSWER, forward(request.map(Body::new), stream, host)).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => refuse(&gateway(502, format!("{host}: {error}"))),
-        Err(_) => refuse(&gateway(
-            504,
-            format!("{host}: no answer in {} s", ANSWER.as_secs()),
-        )),
+        Err(_) => refuse(&gateway(504, format!("{host}: no answer in {} s", ANSWER.as_secs()))),
     }
 }
 
 async fn connect<S>(connecting: impl Future<Output = io::Result<S>>) -> io::Result<S> {
     let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
-    tokio::time::timeout(CONNECT, connecting)
-        .await
-        .map_err(late)?
+    tokio::time::timeout(CONNECT, connecting).await.map_err(late)?
 }
 
 fn unreachable(target: &str, error: &io::Error) -> Failure {
@@ -140,23 +129,11 @@ fn unreachable(target: &str, error: &io::Error) -> Failure {
 }
 
 fn gateway(code: u16, message: String) -> Failure {
-    let reason = if code == 504 {
-        "Timeout"
-    } else {
-        "ServiceUnavailable"
-    };
-    Failure {
-        code,
-        reason: reason.into(),
-        message,
-    }
+    let reason = if code == 504 { "Timeout" } else { "ServiceUnavailable" };
+    Failure { code, reason: reason.into(), message }
 }
 
-async fn forward<S>(
-    mut request: Request<Body>,
-    stream: S,
-    host: &str,
-) -> Result<Response<Body>, hyper::Error>
+async fn forward<S>(mut request: Request<Body>, stream: S, host: &str) -> Result<Response<Body>, hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -190,13 +167,8 @@ fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 fn names_in_connection(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> + '_ {
-    let values = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    values
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok())
 }
 
 /// The request for the next hop.

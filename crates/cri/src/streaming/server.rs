@@ -82,21 +82,14 @@ impl Server {
     pub async fn bind(runtime: Arc<dyn StreamingRuntime>, options: Options) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let workshop = Workshop {
-            runtime,
-            tasks: TaskTracker::new(),
-            ending: CancellationToken::new(),
-        };
+        let workshop = Workshop { runtime, tasks: TaskTracker::new(), ending: CancellationToken::new() };
         let shared = Arc::new(Shared {
             waiting: Mutex::default(),
             options,
             workshop,
             places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
         });
-        shared
-            .workshop
-            .tasks
-            .spawn(accept(listener, Arc::clone(&shared)));
+        shared.workshop.tasks.spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { shared, address })
     }
 
@@ -142,9 +135,7 @@ impl Server {
         self.shared
             .waiting()
             .insert(Instant::now(), token, pending)
-            .map_err(|_| {
-                Status::resource_exhausted(format!("{MAX_WAITING} streaming requests wait already"))
-            })?;
+            .map_err(|_| Status::resource_exhausted(format!("{MAX_WAITING} streaming requests wait already")))?;
         Ok(url)
     }
 
@@ -168,23 +159,17 @@ impl Drop for Server {
 /// CRI's rules for what may be asked for together.
 fn check_streams(stdin: bool, stdout: bool, stderr: bool, tty: bool) -> Result<(), Status> {
     if tty && stderr {
-        return Err(Status::invalid_argument(
-            "a terminal has no stderr of its own",
-        ));
+        return Err(Status::invalid_argument("a terminal has no stderr of its own"));
     }
     if !(stdin || stdout || stderr) {
-        return Err(Status::invalid_argument(
-            "one of stdin, stdout and stderr must be set",
-        ));
+        return Err(Status::invalid_argument("one of stdin, stdout and stderr must be set"));
     }
     Ok(())
 }
 
 impl Shared {
     fn waiting(&self) -> std::sync::MutexGuard<'_, Tokens<Pending>> {
-        self.waiting
-            .lock()
-            .expect("nothing panics while it holds this")
+        self.waiting.lock().expect("nothing panics while it holds this")
     }
 }
 
@@ -220,10 +205,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(REQUEST)
-            .serve_connection(
-                TokioIo::new(stream),
-                TowerToHyperService::new(router.clone()),
-            )
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()))
             .with_upgrades();
         let ending = ending.clone();
         shared.workshop.tasks.spawn(async move {
@@ -260,11 +242,7 @@ fn open(
     headers: &HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Failure> {
-    let bad = |message: String| Failure {
-        code: 400,
-        reason: "BadRequest".into(),
-        message,
-    };
+    let bad = |message: String| Failure { code: 400, reason: "BadRequest".into(), message };
     let mut upgrade = upgrade.map_err(|rejection| match headers.get(header::UPGRADE) {
         Some(wanted) if wanted.as_bytes().eq_ignore_ascii_case(b"spdy/3.1") => Failure {
             code: 501,
@@ -273,76 +251,46 @@ fn open(
         },
         _ => bad(format!("not a WebSocket: {rejection}")),
     })?;
-    let offered: Vec<String> = upgrade
-        .requested_protocols()
-        .filter_map(|name| name.to_str().ok().map(str::to_owned))
-        .collect();
-    let protocol = Protocol::negotiate(offered.iter().map(String::as_str)).ok_or_else(|| {
-        bad(format!(
-            "none of the protocols {} is known",
-            offered.join(", ")
-        ))
-    })?;
+    let offered: Vec<String> =
+        upgrade.requested_protocols().filter_map(|name| name.to_str().ok().map(str::to_owned)).collect();
+    let protocol = Protocol::negotiate(offered.iter().map(String::as_str))
+        .ok_or_else(|| bad(format!("none of the protocols {} is known", offered.join(", "))))?;
     if !offered.is_empty() {
         upgrade.set_selected_protocol(HeaderValue::from_static(protocol.name));
     }
-    let place = Arc::clone(&shared.places)
-        .try_acquire_owned()
-        .map_err(|_| Failure {
-            code: 429,
-            reason: "TooManyRequests".into(),
-            message: format!("{MAX_CONNECTIONS} streams are open already"),
-        })?;
-    let pending = shared
-        .waiting()
-        .take(Instant::now(), token)
-        .ok_or_else(not_found)?;
+    let place = Arc::clone(&shared.places).try_acquire_owned().map_err(|_| Failure {
+        code: 429,
+        reason: "TooManyRequests".into(),
+        message: format!("{MAX_CONNECTIONS} streams are open already"),
+    })?;
+    let pending = shared.waiting().take(Instant::now(), token).ok_or_else(not_found)?;
     let fits = matches!(
         (kind, &pending),
-        ("exec", Pending::Exec(_))
-            | ("attach", Pending::Attach(_))
-            | ("portforward", Pending::PortForward(_))
+        ("exec", Pending::Exec(_)) | ("attach", Pending::Attach(_)) | ("portforward", Pending::PortForward(_))
     );
     if !fits {
         return Err(not_found());
     }
     let workshop = shared.workshop.clone();
-    let Options {
-        idle,
-        drain,
-        farewell,
-        ..
-    } = shared.options;
-    let limits = Limits {
-        idle,
-        drain,
-        farewell,
-    };
-    Ok(upgrade
-        .max_message_size(MAX_INPUT)
-        .max_frame_size(MAX_INPUT)
-        .on_upgrade(move |socket| async move {
-            let session = Session::begin(pending, &workshop);
-            let running = websocket::run(socket, protocol, session, limits, workshop.ending);
-            workshop.tasks.track_future(running).await;
-            drop(place);
-        }))
+    let Options { idle, drain, farewell, .. } = shared.options;
+    let limits = Limits { idle, drain, farewell };
+    Ok(upgrade.max_message_size(MAX_INPUT).max_frame_size(MAX_INPUT).on_upgrade(move |socket| async move {
+        let session = Session::begin(pending, &workshop);
+        let running = websocket::run(socket, protocol, session, limits, workshop.ending);
+        workshop.tasks.track_future(running).await;
+        drop(place);
+    }))
 }
 
 fn not_found() -> Failure {
     let message = "no such streaming request, or it was used, or a minute has passed".into();
-    Failure {
-        code: 404,
-        reason: "NotFound".into(),
-        message,
-    }
+    Failure { code: 404, reason: "NotFound".into(), message }
 }
 
 /// A Kubernetes `Status` as the answer.
 pub(super) fn refuse(failure: &Failure) -> Response {
     let mut response = Response::new(Body::from(failure.to_json()));
-    *response.status_mut() =
-        StatusCode::from_u16(failure.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() = StatusCode::from_u16(failure.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     response

@@ -63,12 +63,7 @@ impl Session {
         let runtime = Arc::clone(&workshop.runtime);
         match pending {
             Pending::Exec(r) => {
-                let wanted = Wanted {
-                    stdin: r.stdin,
-                    stdout: r.stdout,
-                    stderr: r.stderr,
-                    tty: r.tty,
-                };
+                let wanted = Wanted { stdin: r.stdin, stdout: r.stdout, stderr: r.stderr, tty: r.tty };
                 let (streams, remote) = pipes(wanted);
                 let work = async move {
                     match runtime.exec(&r.container_id, &r.cmd, r.tty, streams).await {
@@ -77,18 +72,10 @@ impl Session {
                         Err(status) => Outcome::Failure(Failure::from(&status)),
                     }
                 };
-                Self {
-                    remote,
-                    ended: workshop.run(work),
-                }
+                Self { remote, ended: workshop.run(work) }
             }
             Pending::Attach(r) => {
-                let wanted = Wanted {
-                    stdin: r.stdin,
-                    stdout: r.stdout,
-                    stderr: r.stderr,
-                    tty: r.tty,
-                };
+                let wanted = Wanted { stdin: r.stdin, stdout: r.stdout, stderr: r.stderr, tty: r.tty };
                 let (streams, remote) = pipes(wanted);
                 let work = async move {
                     match runtime.attach(&r.container_id, r.tty, streams).await {
@@ -96,31 +83,16 @@ impl Session {
                         Err(status) => Outcome::Failure(Failure::from(&status)),
                     }
                 };
-                Self {
-                    remote,
-                    ended: workshop.run(work),
-                }
+                Self { remote, ended: workshop.run(work) }
             }
             Pending::PortForward(r) => {
                 // Each port is a pair of streams that the client opens when it likes, which the
                 // channel protocols cannot say.
                 let text = format!("port forwarding to {} needs SPDY/3.1", r.pod_sandbox_id);
-                let failure = Failure {
-                    code: 501,
-                    reason: "NotImplemented".into(),
-                    message: text,
-                };
-                let none = Wanted {
-                    stdin: false,
-                    stdout: false,
-                    stderr: false,
-                    tty: false,
-                };
+                let failure = Failure { code: 501, reason: "NotImplemented".into(), message: text };
+                let none = Wanted { stdin: false, stdout: false, stderr: false, tty: false };
                 let (_, remote) = pipes(none);
-                Self {
-                    remote,
-                    ended: workshop.run(async { Outcome::Failure(failure) }),
-                }
+                Self { remote, ended: workshop.run(async { Outcome::Failure(failure) }) }
             }
         }
     }
@@ -138,9 +110,7 @@ impl Workshop {
             }
         });
         let lost = || Outcome::Failure(Failure::internal("the work ended without an answer"));
-        told.map(move |told| told.unwrap_or_else(|_| lost()))
-            .boxed()
-            .shared()
+        told.map(move |told| told.unwrap_or_else(|_| lost())).boxed().shared()
     }
 }
 
@@ -156,11 +126,6 @@ fn pipes(wanted: Wanted) -> (Streams, Remote) {
         stderr: stderr.map(|pipe: DuplexStream| Box::new(pipe) as super::Output),
         resize: sizes.map(Resizes),
     };
-    let remote = Remote {
-        stdin: to_stdin,
-        stdout: from_stdout,
-        stderr: from_stderr,
-        resize,
-    };
+    let remote = Remote { stdin: to_stdin, stdout: from_stdout, stderr: from_stderr, resize };
     (streams, remote)
 }

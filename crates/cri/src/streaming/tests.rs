@@ -38,12 +38,7 @@ struct Commands {
 #[tonic::async_trait]
 impl StreamingRuntime for Commands {
     async fn exec(&self, _: &str, cmd: &[String], _: bool, io: Streams) -> Result<i32, Status> {
-        let Streams {
-            stdin,
-            stdout,
-            stderr,
-            resize,
-        } = io;
+        let Streams { stdin, stdout, stderr, resize } = io;
         let code = match cmd[0].as_str() {
             "exit" => cmd[1].parse().unwrap(),
             "missing" => return Err(Status::not_found("no container of that name")),
@@ -60,9 +55,7 @@ impl StreamingRuntime for Commands {
             "sizes" => {
                 let (mut sizes, mut to) = (resize.unwrap(), stdout.unwrap());
                 while let Some(Size { width, height }) = sizes.next().await {
-                    to.write_all(format!("{width}x{height} ").as_bytes())
-                        .await
-                        .unwrap();
+                    to.write_all(format!("{width}x{height} ").as_bytes()).await.unwrap();
                     if width == 0 {
                         break;
                     }
@@ -72,9 +65,7 @@ impl StreamingRuntime for Commands {
             "flood" => {
                 let mut to = stdout.unwrap();
                 let stalled = Duration::from_millis(300);
-                while let Ok(Ok(())) =
-                    tokio::time::timeout(stalled, to.write_all(&[b'x'; 4096])).await
-                {
+                while let Ok(Ok(())) = tokio::time::timeout(stalled, to.write_all(&[b'x'; 4096])).await {
                     self.flooded.fetch_add(4096, Ordering::Relaxed);
                     self.progress.notify_one();
                 }
@@ -105,9 +96,7 @@ async fn node_with(change: impl FnOnce(&mut Options)) -> Node {
         format!("token-{next:04}")
     });
     change(&mut options);
-    let server = Server::bind(Arc::<Commands>::clone(&commands), options)
-        .await
-        .unwrap();
+    let server = Server::bind(Arc::<Commands>::clone(&commands), options).await.unwrap();
     Node { server, commands }
 }
 
@@ -161,14 +150,10 @@ async fn try_open(
     path: &str,
     protocols: &str,
 ) -> Result<(WebSocketStream<Box<dyn Socket>>, Option<String>), tungstenite::Error> {
-    let mut request = format!("ws://localhost{path}")
-        .into_client_request()
-        .unwrap();
+    let mut request = format!("ws://localhost{path}").into_client_request().unwrap();
     if !protocols.is_empty() {
         let value = protocols.parse().unwrap();
-        request
-            .headers_mut()
-            .insert("Sec-WebSocket-Protocol", value);
+        request.headers_mut().insert("Sec-WebSocket-Protocol", value);
     }
     let (socket, response) = client_async(request, dial(target).await).await?;
     let chosen = response.headers().get("Sec-WebSocket-Protocol");
@@ -204,9 +189,7 @@ impl Client {
 
     /// The next data; `None` when the other side closes or is gone.
     async fn hear(&mut self, said: &mut Said) -> Option<()> {
-        let packet = tokio::time::timeout(SOON, self.socket.next())
-            .await
-            .expect("something")?;
+        let packet = tokio::time::timeout(SOON, self.socket.next()).await.expect("something")?;
         let bytes: Bytes = match packet.ok()? {
             Packet::Binary(bytes) => bytes,
             Packet::Text(text) => text.into(),
@@ -248,9 +231,6 @@ async fn raw(target: &Target, request: &str) -> String {
     let mut socket = dial(target).await;
     socket.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    tokio::time::timeout(SOON, socket.read_to_end(&mut answer))
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(SOON, socket.read_to_end(&mut answer)).await.unwrap().unwrap();
     String::from_utf8(answer).unwrap()
 }

@@ -24,10 +24,7 @@ pub(super) struct Tokens<T> {
 
 impl<T> Default for Tokens<T> {
     fn default() -> Self {
-        Self {
-            waiting: HashMap::new(),
-            ends: VecDeque::new(),
-        }
+        Self { waiting: HashMap::new(), ends: VecDeque::new() }
     }
 }
 

@@ -49,29 +49,10 @@ pub(super) async fn run(
     ending: CancellationToken,
 ) {
     let (mut sink, mut source) = socket.split();
-    let Session {
-        remote:
-            Remote {
-                stdin,
-                stdout,
-                stderr,
-                resize,
-            },
-        ended,
-    } = session;
+    let Session { remote: Remote { stdin, stdout, stderr, resize }, ended } = session;
     let active = Mutex::new(Instant::now());
-    let incoming = Incoming {
-        protocol,
-        stdin,
-        resize,
-        active: &active,
-    };
-    let outgoing = Outgoing {
-        protocol,
-        stdout,
-        stderr,
-        active: &active,
-    };
+    let incoming = Incoming { protocol, stdin, resize, active: &active };
+    let outgoing = Outgoing { protocol, stdout, stderr, active: &active };
     let (code, reason) = tokio::select! {
         // The output is complete and told: what input is lost now, nobody waits for.
         sent = outgoing.run(&mut sink, ended.clone()) => match sent {
@@ -90,20 +71,13 @@ pub(super) async fn run(
         () = ending.cancelled() => (close_code::AWAY, "the server is ending".into()),
     };
     let farewell = async {
-        sink.send(Packet::Close(Some(CloseFrame {
-            code,
-            reason: reason.into(),
-        })))
-        .await?;
+        sink.send(Packet::Close(Some(CloseFrame { code, reason: reason.into() }))).await?;
         // Closing a socket with input unread resets the connection, and a reset can overtake the
         // outcome; so the client's own goodbye is waited for.
         while source.next().await.is_some() {}
         Ok::<(), axum::Error>(())
     };
-    if tokio::time::timeout(limits.farewell, farewell)
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(limits.farewell, farewell).await.is_err() {
         tracing::debug!("client did not take its leave");
     }
 }
@@ -186,11 +160,7 @@ struct Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
-    async fn run(
-        mut self,
-        sink: &mut SplitSink<WebSocket, Packet>,
-        ended: Ended,
-    ) -> Result<(), axum::Error> {
+    async fn run(mut self, sink: &mut SplitSink<WebSocket, Packet>, ended: Ended) -> Result<(), axum::Error> {
         // An empty message on the first channel tells the client that the streams stand.
         let first = match (&self.stdout, &self.stderr) {
             (Some(_), _) => Channel::Stdout,

@@ -12,11 +12,7 @@ const WIRE: &str = include_str!("wire.txt");
 fn compiled() -> Vec<String> {
     let bytes = include_bytes!(concat!(env!("OUT_DIR"), "/api.bin"));
     let files = FileDescriptorSet::decode(bytes.as_slice()).expect("descriptor set");
-    let file = files
-        .file
-        .iter()
-        .find(|file| file.package() == "runtime.v1")
-        .expect("package runtime.v1");
+    let file = files.file.iter().find(|file| file.package() == "runtime.v1").expect("package runtime.v1");
     let mut rows = Vec::new();
     for service in &file.service {
         for call in &service.method {
@@ -25,18 +21,10 @@ fn compiled() -> Vec<String> {
                 service.name(),
                 call.name(),
                 short(call.input_type()),
-                if call.server_streaming() {
-                    "stream "
-                } else {
-                    ""
-                },
+                if call.server_streaming() { "stream " } else { "" },
                 short(call.output_type()),
             ));
-            assert!(
-                !call.client_streaming(),
-                "{} streams from the client",
-                call.name()
-            );
+            assert!(!call.client_streaming(), "{} streams from the client", call.name());
         }
     }
     for values in &file.enum_type {
@@ -61,11 +49,7 @@ fn message_rows(rows: &mut Vec<String>, message: &DescriptorProto) {
     }
     for field in &message.field {
         let (number, name) = (field.number(), field.name());
-        rows.push(format!(
-            "{} {number} {name} {}",
-            message.name(),
-            kind(message, field)
-        ));
+        rows.push(format!("{} {number} {name} {}", message.name(), kind(message, field)));
     }
     for values in &message.enum_type {
         enum_rows(rows, &format!("{}.", message.name()), values);
@@ -75,9 +59,7 @@ fn message_rows(rows: &mut Vec<String>, message: &DescriptorProto) {
 fn kind(message: &DescriptorProto, field: &FieldDescriptorProto) -> String {
     let entry = message.nested_type.iter().find(|nested| {
         nested.options.as_ref().is_some_and(|o| o.map_entry())
-            && field
-                .type_name()
-                .ends_with(&format!(".{}.{}", message.name(), nested.name()))
+            && field.type_name().ends_with(&format!(".{}.{}", message.name(), nested.name()))
     });
     if let Some(entry) = entry {
         return format!("map<{},{}>", plain(&entry.field[0]), plain(&entry.field[1]));
@@ -91,10 +73,7 @@ fn kind(message: &DescriptorProto, field: &FieldDescriptorProto) -> String {
 fn plain(field: &FieldDescriptorProto) -> String {
     match field.r#type() {
         Type::Message | Type::Enum => short(field.type_name()),
-        other => other
-            .as_str_name()
-            .trim_start_matches("TYPE_")
-            .to_lowercase(),
+        other => other.as_str_name().trim_start_matches("TYPE_").to_lowercase(),
     }
 }
 
@@ -108,28 +87,16 @@ fn every_call_number_name_and_type_is_that_of_kubernetes_1_36() {
     let mut written: Vec<String> = WIRE.lines().map(str::to_owned).collect();
     compiled.sort();
     written.sort();
-    let missing: Vec<_> = written
-        .iter()
-        .filter(|row| !compiled.contains(row))
-        .collect();
-    let extra: Vec<_> = compiled
-        .iter()
-        .filter(|row| !written.contains(row))
-        .collect();
-    assert!(
-        missing.is_empty() && extra.is_empty(),
-        "missing {missing:#?}\nextra {extra:#?}"
-    );
+    let missing: Vec<_> = written.iter().filter(|row| !compiled.contains(row)).collect();
+    let extra: Vec<_> = compiled.iter().filter(|row| !written.contains(row)).collect();
+    assert!(missing.is_empty() && extra.is_empty(), "missing {missing:#?}\nextra {extra:#?}");
 }
 
 #[test]
 fn there_are_41_calls_35_on_containers_and_6_on_images() {
     let count = |service: &str| {
         let start = format!("{service} rpc ");
-        compiled()
-            .iter()
-            .filter(|row| row.starts_with(&start))
-            .count()
+        compiled().iter().filter(|row| row.starts_with(&start)).count()
     };
     assert_eq!((count("RuntimeService"), count("ImageService")), (35, 6));
 }
@@ -144,13 +111,7 @@ fn credentials_are_never_printed() {
         registry_token: "s3cret".into(),
         server_address: "registry".into(),
     };
-    let request = super::PullImageRequest {
-        auth: Some(auth),
-        ..Default::default()
-    };
+    let request = super::PullImageRequest { auth: Some(auth), ..Default::default() };
     let printed = format!("{request:?}");
-    assert!(
-        printed.contains("ann") && !printed.contains("s3cret"),
-        "{printed}"
-    );
+    assert!(printed.contains("ann") && !printed.contains("s3cret"), "{printed}");
 }

@@ -27,23 +27,17 @@ fn every_protocol_reads_back_what_it_writes_on_every_channel() {
 fn channels_have_the_numbers_of_kubernetes() {
     let first = |c| bytes(&PROTOCOLS[0].data(c, b"x"))[0];
     assert_eq!(Channel::ALL.map(first), [0, 1, 2, 3, 4]);
-    assert_eq!(
-        PROTOCOLS[2].data(Channel::Stdout, b"hi"),
-        Message::Text("1aGk=".into())
-    );
+    assert_eq!(PROTOCOLS[2].data(Channel::Stdout, b"hi"), Message::Text("1aGk=".into()));
 }
 
 #[test]
 fn only_version_5_can_end_one_stream() {
     for protocol in &PROTOCOLS {
         let close = protocol.close(Channel::Stdin);
-        let expected = (protocol.name == "v5.channel.k8s.io")
-            .then(|| Message::Binary(Bytes::from_static(&[255, 0])));
+        let expected = (protocol.name == "v5.channel.k8s.io").then(|| Message::Binary(Bytes::from_static(&[255, 0])));
         assert_eq!(close, expected, "{}", protocol.name);
     }
-    let decode = |protocol: usize, message: &'static [u8]| {
-        PROTOCOLS[protocol].decode(Bytes::from_static(message))
-    };
+    let decode = |protocol: usize, message: &'static [u8]| PROTOCOLS[protocol].decode(Bytes::from_static(message));
     assert_eq!(decode(0, &[255, 0]), Ok(Frame::Close(Channel::Stdin)));
     assert_eq!(decode(0, &[255, 9]), Err(FrameError::Channel(9)));
     assert_eq!(decode(0, &[255]), Err(FrameError::Channel(255)));
@@ -52,9 +46,7 @@ fn only_version_5_can_end_one_stream() {
 
 #[test]
 fn messages_that_break_the_protocol_are_errors() {
-    let decode = |protocol: usize, message: &'static [u8]| {
-        PROTOCOLS[protocol].decode(Bytes::from_static(message))
-    };
+    let decode = |protocol: usize, message: &'static [u8]| PROTOCOLS[protocol].decode(Bytes::from_static(message));
     assert_eq!(decode(1, b""), Err(FrameError::Empty));
     assert_eq!(decode(1, &[5, 1]), Err(FrameError::Channel(5)));
     assert_eq!(decode(2, b"5aGk="), Err(FrameError::Channel(b'5')));
@@ -64,27 +56,16 @@ fn messages_that_break_the_protocol_are_errors() {
 
 #[test]
 fn the_best_common_protocol_is_taken_whatever_the_order() {
-    let best = |offered: &[&str]| {
-        Protocol::negotiate(offered.iter().copied()).map(|protocol| protocol.name)
-    };
-    assert_eq!(
-        best(&["v4.channel.k8s.io", "v5.channel.k8s.io"]),
-        Some("v5.channel.k8s.io")
-    );
-    assert_eq!(
-        best(&["base64.channel.k8s.io", "other"]),
-        Some("base64.channel.k8s.io")
-    );
+    let best = |offered: &[&str]| Protocol::negotiate(offered.iter().copied()).map(|protocol| protocol.name);
+    assert_eq!(best(&["v4.channel.k8s.io", "v5.channel.k8s.io"]), Some("v5.channel.k8s.io"));
+    assert_eq!(best(&["base64.channel.k8s.io", "other"]), Some("base64.channel.k8s.io"));
     assert_eq!(best(&[]), Some("channel.k8s.io"));
     assert_eq!(best(&["chat"]), None);
 }
 
 #[test]
 fn outcomes_are_told_as_kubernetes_tells_them() {
-    assert_eq!(
-        Outcome::Success.to_json(),
-        r#"{"metadata":{},"status":"Success"}"#
-    );
+    assert_eq!(Outcome::Success.to_json(), r#"{"metadata":{},"status":"Success"}"#);
     assert_eq!(
         Outcome::Exit(3).to_json(),
         concat!(
@@ -102,9 +83,7 @@ fn outcomes_are_told_as_kubernetes_tells_them() {
 
 #[test]
 fn an_outcome_in_bare_text_is_a_failure_with_that_message() {
-    let Outcome::Failure(failure) = Outcome::parse(b"it broke") else {
-        panic!("no failure")
-    };
+    let Outcome::Failure(failure) = Outcome::parse(b"it broke") else { panic!("no failure") };
     assert_eq!(failure.message, "it broke");
     assert_eq!(PROTOCOLS[3].outcome(&Outcome::Success), None);
 }
@@ -116,26 +95,7 @@ fn sizes_come_in_go_s_spelling_and_several_at_a_time() {
         {"width":1,"height":2} nonsense"#,
     )
     .collect();
-    assert_eq!(
-        sizes,
-        [
-            Size {
-                width: 80,
-                height: 24
-            },
-            Size {
-                width: 1,
-                height: 2
-            }
-        ]
-    );
-    assert_eq!(
-        Size {
-            width: 80,
-            height: 24
-        }
-        .to_json(),
-        r#"{"Width":80,"Height":24}"#
-    );
+    assert_eq!(sizes, [Size { width: 80, height: 24 }, Size { width: 1, height: 2 }]);
+    assert_eq!(Size { width: 80, height: 24 }.to_json(), r#"{"Width":80,"Height":24}"#);
     assert_eq!(Size::parse(br#"{"Width":-1}"#).count(), 0);
 }
