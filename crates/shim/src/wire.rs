@@ -19,13 +19,13 @@ mod spec;
 pub use client::{Client, ClientError};
 pub use frame::{Decoder, Frame, MAX_FRAME, encode, receive, send_all};
 pub use message::{
-    Call, ContainerState, Created, Event, ExecState, Executing, Exit, Message, Phase, Reply,
-    Request, ResolvedUser, Response, ShimError, ShimErrorKind, State, Welcome,
+    Call, ContainerState, Created, Event, ExecState, Executing, Exit, Message, Phase, Reply, Request, ResolvedUser,
+    Response, ShimError, ShimErrorKind, State, Welcome,
 };
 pub use spec::{
-    CapabilitySets, CgroupSpec, ContainerSpec, Device, DeviceKind, ExecSpec, Groups, LogLimits,
-    LogSpec, Mount, MountKind, NamespaceKind, Namespaces, PidNamespace, Process, Propagation,
-    Rlimit, Rootfs, SandboxSpec, Scope, Seccomp, Stdio, UserSpec, WindowSize,
+    CapabilitySets, CgroupSpec, ContainerSpec, Device, DeviceKind, ExecSpec, Groups, LogLimits, LogSpec, Mount,
+    MountKind, NamespaceKind, Namespaces, PidNamespace, Process, Propagation, Rlimit, Rootfs, SandboxSpec, Scope,
+    Seccomp, Stdio, UserSpec, WindowSize,
 };
 
 /// The version this build speaks.

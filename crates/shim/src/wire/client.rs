@@ -39,16 +39,8 @@ impl Client {
 
     /// Says hello over a connection.
     pub fn over(socket: UnixStream) -> Result<(Self, Welcome), ClientError> {
-        let mut client = Self {
-            socket,
-            decoder: Decoder::default(),
-            events: VecDeque::new(),
-            seq: 0,
-        };
-        match client.call(Request::Hello {
-            version: VERSION,
-            oldest: OLDEST,
-        })? {
+        let mut client = Self { socket, decoder: Decoder::default(), events: VecDeque::new(), seq: 0 };
+        match client.call(Request::Hello { version: VERSION, oldest: OLDEST })? {
             Response::Welcome(welcome) => Ok((client, welcome)),
             _ => Err(unexpected("welcome").into()),
         }
@@ -72,11 +64,7 @@ impl Client {
     ) -> Result<(Response, Vec<OwnedFd>), ClientError> {
         self.seq += 1;
         let count = u32::try_from(fds.len()).map_err(io::Error::other)?;
-        let frame = encode(&Call {
-            seq: self.seq,
-            fds: count,
-            request,
-        })?;
+        let frame = encode(&Call { seq: self.seq, fds: count, request })?;
         send_all(self.socket.as_fd(), &frame, fds)?;
         loop {
             match self.next_message()? {
@@ -119,8 +107,5 @@ impl Client {
 }
 
 fn unexpected(wanted: &str) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        format!("shim sent something else than {wanted}"),
-    )
+    io::Error::new(io::ErrorKind::InvalidData, format!("shim sent something else than {wanted}"))
 }

@@ -22,10 +22,7 @@ pub fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
     serde_json::to_writer(&mut frame, value)?;
     let length = frame.len() - HEADER;
     if length > MAX_FRAME {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "frame longer than its bound",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "frame longer than its bound"));
     }
     let length = u32::try_from(length).expect("MAX_FRAME fits u32");
     frame[..HEADER].copy_from_slice(&length.to_le_bytes());
@@ -56,9 +53,7 @@ pub fn receive(socket: BorrowedFd<'_>, decoder: &mut Decoder) -> io::Result<usiz
     decoder.bytes.resize(start + READ_SIZE, 0);
     let mut fds = Vec::new();
     let outcome = receive_with_fds(socket, &mut decoder.bytes[start..], &mut fds);
-    decoder
-        .bytes
-        .truncate(start + *outcome.as_ref().unwrap_or(&0));
+    decoder.bytes.truncate(start + *outcome.as_ref().unwrap_or(&0));
     decoder.fds.extend(fds);
     outcome
 }
@@ -101,10 +96,7 @@ impl Decoder {
         };
         let length = u32::from_le_bytes(*header) as usize;
         if length > MAX_FRAME {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "frame longer than its bound",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "frame longer than its bound"));
         }
         if body.len() < length {
             self.compact();
@@ -119,10 +111,7 @@ impl Decoder {
     pub fn take_fds(&mut self, count: u32) -> io::Result<Vec<OwnedFd>> {
         let count = count as usize;
         if count > self.fds.len() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "descriptors missing",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "descriptors missing"));
         }
         Ok(self.fds.drain(..count).collect())
     }

@@ -333,17 +333,11 @@ pub struct ShimError {
 }
 
 fn at(path: &Option<PathBuf>) -> String {
-    path.as_ref()
-        .map(|path| format!(" {}", path.display()))
-        .unwrap_or_default()
+    path.as_ref().map(|path| format!(" {}", path.display())).unwrap_or_default()
 }
 
 fn because(message: &str) -> String {
-    if message.is_empty() {
-        String::new()
-    } else {
-        format!(": {message}")
-    }
+    if message.is_empty() { String::new() } else { format!(": {message}") }
 }
 
 /// What kind of refusal or failure.

@@ -278,10 +278,7 @@ pub enum MountKind {
 
 impl Default for MountKind {
     fn default() -> Self {
-        Self::Tmpfs {
-            size: None,
-            mode: None,
-        }
+        Self::Tmpfs { size: None, mode: None }
     }
 }
 

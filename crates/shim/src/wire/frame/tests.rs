@@ -5,20 +5,12 @@ use super::super::{Call, Event, Message, Request};
 use super::*;
 
 fn call(seq: u64, fds: u32) -> Call {
-    Call {
-        seq,
-        fds,
-        request: Request::Start {
-            id: format!("container {seq}"),
-        },
-    }
+    Call { seq, fds, request: Request::Start { id: format!("container {seq}") } }
 }
 
 #[test]
 fn frames_come_out_as_they_went_in_whatever_the_pieces() {
-    let bytes: Vec<u8> = (0..5)
-        .flat_map(|seq| encode(&call(seq, 0)).unwrap())
-        .collect();
+    let bytes: Vec<u8> = (0..5).flat_map(|seq| encode(&call(seq, 0)).unwrap()).collect();
     for size in [1, 2, 3, 7, 64, bytes.len()] {
         let mut decoder = Decoder::default();
         let mut seen = Vec::new();
@@ -28,11 +20,7 @@ fn frames_come_out_as_they_went_in_whatever_the_pieces() {
                 seen.push(frame.parse::<Call>().unwrap());
             }
         }
-        assert_eq!(
-            seen,
-            (0..5).map(|seq| call(seq, 0)).collect::<Vec<_>>(),
-            "pieces of {size}"
-        );
+        assert_eq!(seen, (0..5).map(|seq| call(seq, 0)).collect::<Vec<_>>(), "pieces of {size}");
     }
 }
 
@@ -40,10 +28,7 @@ fn frames_come_out_as_they_went_in_whatever_the_pieces() {
 fn a_frame_past_the_bound_is_refused_before_it_is_read() {
     let mut decoder = Decoder::default();
     decoder.push(&u32::MAX.to_le_bytes(), []);
-    assert_eq!(
-        decoder.next_frame().unwrap_err().kind(),
-        io::ErrorKind::InvalidData
-    );
+    assert_eq!(decoder.next_frame().unwrap_err().kind(), io::ErrorKind::InvalidData);
 }
 
 #[test]
@@ -53,12 +38,7 @@ fn descriptors_reach_the_frame_that_declares_them() {
     send_all(left.as_fd(), &encode(&call(1, 0)).unwrap(), &[]).unwrap();
     send_all(left.as_fd(), &encode(&call(2, 1)).unwrap(), &[a.as_fd()]).unwrap();
     send_all(left.as_fd(), &encode(&call(3, 0)).unwrap(), &[]).unwrap();
-    send_all(
-        left.as_fd(),
-        &encode(&call(4, 2)).unwrap(),
-        &[b.as_fd(), a.as_fd()],
-    )
-    .unwrap();
+    send_all(left.as_fd(), &encode(&call(4, 2)).unwrap(), &[b.as_fd(), a.as_fd()]).unwrap();
     drop(left);
     let mut decoder = Decoder::default();
     let mut counts = Vec::new();
@@ -81,16 +61,13 @@ fn missing_descriptors_are_an_error() {
 
 #[test]
 fn an_event_of_a_newer_shim_reads_as_unknown() {
-    let message: Message =
-        serde_json::from_str(r#"{"event":{"event":"frozen","id":"x"}}"#).unwrap();
+    let message: Message = serde_json::from_str(r#"{"event":{"event":"frozen","id":"x"}}"#).unwrap();
     assert_eq!(message, Message::Event(Event::Unknown));
 }
 
 #[test]
 fn fields_of_a_newer_runtime_are_ignored() {
-    let call: Call = serde_json::from_str(
-        r#"{"seq":7,"colour":"red","request":{"start":{"id":"x","fast":true}}}"#,
-    )
-    .unwrap();
+    let call: Call =
+        serde_json::from_str(r#"{"seq":7,"colour":"red","request":{"start":{"id":"x","fast":true}}}"#).unwrap();
     assert_eq!(call.request, Request::Start { id: "x".into() });
 }

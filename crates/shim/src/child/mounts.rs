@@ -1,0 +1,239 @@
+//! What is mounted in a container: a default set, and what the runtime asked for, parents before what lies in them.
+//!
+//! Destinations are hostile (the image may have links there, another container of the pod may swap them meanwhile): each is
+//! resolved inside the root to a descriptor, and the mount goes onto that descriptor.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path};
+
+use podd_shim::wire::{self, ContainerSpec, Mount, MountKind, ShimErrorKind};
+use podd_sys::mount::{Attributes, MountAttr, Propagation, attach, clone_tree, filesystem, set_attributes};
+use podd_sys::resolve::{Leaf, ensure_in_root, in_root};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, fstatfs};
+
+use super::device;
+use crate::fault::{Outcome, Stage, refuse};
+
+/// A mount that every container has.
+struct Default {
+    destination: &'static str,
+    kind: &'static str,
+    options: &'static [(&'static str, Option<&'static str>)],
+    attributes: MountAttr,
+}
+
+const NOSUID_NODEV_NOEXEC: MountAttr = MountAttr::NOSUID.and(MountAttr::NODEV).and(MountAttr::NOEXEC);
+
+const DEFAULTS: [Default; 6] = [
+    Default { destination: "/proc", kind: "proc", options: &[], attributes: NOSUID_NODEV_NOEXEC },
+    Default {
+        destination: DEV,
+        kind: "tmpfs",
+        options: &[("mode", Some("755")), ("size", Some("65536k"))],
+        attributes: MountAttr::NOSUID,
+    },
+    Default { destination: SYS, kind: "sysfs", options: &[], attributes: NOSUID_NODEV_NOEXEC },
+    Default {
+        destination: "/dev/pts",
+        kind: "devpts",
+        // 5 is the group `tty` of every distribution.
+        options: &[("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620")), ("gid", Some("5"))],
+        attributes: MountAttr::NOSUID.and(MountAttr::NOEXEC),
+    },
+    Default {
+        destination: "/dev/shm",
+        kind: "tmpfs",
+        options: &[("mode", Some("1777")), ("size", Some("65536k"))],
+        attributes: NOSUID_NODEV_NOEXEC,
+    },
+    Default { destination: "/dev/mqueue", kind: "mqueue", options: &[], attributes: NOSUID_NODEV_NOEXEC },
+];
+
+const DEV: &str = "/dev";
+const SYS: &str = "/sys";
+const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+
+/// One mount to make.
+enum Planned<'a> {
+    Default(&'static Default),
+    /// With the tree of a bind mount's source.
+    Asked(&'a Mount, Option<OwnedFd>),
+}
+
+impl Planned<'_> {
+    fn destination(&self) -> &Path {
+        match self {
+            Self::Default(row) => Path::new(row.destination),
+            Self::Asked(mount, _) => &mount.destination,
+        }
+    }
+}
+
+/// The mounts of a container, with the sources of bind mounts already held.
+pub(super) struct Plan<'a> {
+    steps: Vec<Planned<'a>>,
+    sysfs_writable: bool,
+}
+
+/// Orders the mounts and takes hold of the sources. That comes before this namespace's mounts are made private: a copy
+/// made now still belongs to the host's peer group, which is what propagation lives on.
+pub(super) fn plan(spec: &ContainerSpec) -> Outcome<Plan<'_>> {
+    let replaced = |row: &Default| spec.mounts.iter().any(|mount| mount.destination == Path::new(row.destination));
+    let mut steps: Vec<Planned<'_>> = DEFAULTS.iter().filter(|row| !replaced(row)).map(Planned::Default).collect();
+    for mount in &spec.mounts {
+        if !mount.destination.components().any(|part| matches!(part, Component::Normal(_))) {
+            let message = "a mount can't take the place of the root";
+            return Err(refuse(ShimErrorKind::Invalid, "plan mounts", message));
+        }
+        let tree = match &mount.kind {
+            MountKind::Bind { source, recursive } => {
+                Some(clone_tree(CWD, source, *recursive).on("open mount source", source)?)
+            }
+            _ => None,
+        };
+        steps.push(Planned::Asked(mount, tree));
+    }
+    steps.sort_by_key(|step| step.destination().components().count());
+    Ok(Plan { steps, sysfs_writable: spec.sysfs_writable })
+}
+
+impl Plan<'_> {
+    /// Where the mounts go.
+    pub(super) fn destinations(&self) -> impl Iterator<Item = &Path> {
+        self.steps.iter().map(Planned::destination)
+    }
+
+    /// Makes the mounts under a root.
+    pub(super) fn apply(self, root: BorrowedFd<'_>) -> Outcome<()> {
+        for step in self.steps {
+            match step {
+                Planned::Default(row) => mount_default(root, row, self.sysfs_writable)?,
+                Planned::Asked(mount, tree) => mount_asked(root, mount, tree)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn mount_default(root: BorrowedFd<'_>, row: &Default, sysfs_writable: bool) -> Outcome<()> {
+    let path = Path::new(row.destination);
+    // A link here could only be the image's attempt to have the kernel's files elsewhere than programs trust them.
+    if let Ok(found) = in_root(root, path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())
+        && FileType::from_raw_mode(fstat(&found).on("inspect", path)?.st_mode) != FileType::Directory
+    {
+        let message = format!("{} in the image is not a directory", row.destination);
+        return Err(refuse(ShimErrorKind::Invalid, "mount", message));
+    }
+    let target = ensure_in_root(root, path, Leaf::Directory).on("make mount point", path)?;
+    let readonly = MountAttr::RDONLY.when(row.destination == SYS && !sysfs_writable);
+    let mount = filesystem(row.kind, row.options, row.attributes.and(readonly)).on("mount", path)?;
+    if row.destination == DEV {
+        device::populate(&mount)?;
+    }
+    attach(mount.as_fd(), target.as_fd()).on("attach mount", path)
+}
+
+fn mount_asked(root: BorrowedFd<'_>, mount: &Mount, tree: Option<OwnedFd>) -> Outcome<()> {
+    let path = &mount.destination;
+    let tree = match tree {
+        Some(tree) => tree,
+        None => make(mount)?,
+    };
+    let kind = FileType::from_raw_mode(fstat(&tree).on("inspect mount source", path)?.st_mode);
+    let leaf = if kind == FileType::Directory { Leaf::Directory } else { Leaf::File };
+    let target = ensure_in_root(root, path, leaf).on("make mount point", path)?;
+    if fstatfs(&target).on("inspect mount point", path)?.f_type == PROC_SUPER_MAGIC {
+        let message = format!("{} lies in the container's /proc", path.display());
+        return Err(refuse(ShimErrorKind::Invalid, "mount", message));
+    }
+    let propagation = match mount.propagation {
+        wire::Propagation::Private => Propagation::Private,
+        wire::Propagation::Slave => Propagation::Slave,
+        wire::Propagation::Shared => Propagation::Shared,
+    };
+    let propagation = Attributes { propagation: Some(propagation), ..Attributes::default() };
+    set_attributes(tree.as_fd(), true, &propagation).on("set propagation", path)?;
+    let set = attributes_of(mount);
+    if set != MountAttr::default() {
+        let attributes = Attributes { set, ..Attributes::default() };
+        set_attributes(tree.as_fd(), false, &attributes).on("set mount attributes", path)?;
+    }
+    if mount.recursive_readonly {
+        let attributes = Attributes { set: MountAttr::RDONLY, ..Attributes::default() };
+        set_attributes(tree.as_fd(), true, &attributes).on("make mounts read-only", path)?;
+    }
+    attach(tree.as_fd(), target.as_fd()).on("attach mount", path)?;
+    if mount.kind == MountKind::Cgroup {
+        let inside = in_root(root, path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).on("enter", path)?;
+        mount_cgroup_v1(inside.as_fd(), mount)?;
+    }
+    Ok(())
+}
+
+fn attributes_of(mount: &Mount) -> MountAttr {
+    // The directory of v1 hierarchies has to be filled first.
+    let readonly = mount.readonly && (mount.kind != MountKind::Cgroup || is_cgroup_v2());
+    MountAttr::RDONLY
+        .when(readonly)
+        .and(MountAttr::NOSUID.when(mount.nosuid))
+        .and(MountAttr::NODEV.when(mount.nodev))
+        .and(MountAttr::NOEXEC.when(mount.noexec))
+}
+
+/// A mount that has no source.
+fn make(mount: &Mount) -> Outcome<OwnedFd> {
+    let none = MountAttr::default();
+    let made = match &mount.kind {
+        MountKind::Bind { .. } => unreachable!("the tree of a bind mount was opened by the plan"),
+        MountKind::Tmpfs { size, mode } => {
+            let mode = format!("{:o}", mode.unwrap_or(0o1777));
+            let size = size.map(|size| size.to_string());
+            let mut options = vec![("mode", Some(mode.as_str()))];
+            options.extend(size.as_deref().map(|size| ("size", Some(size))));
+            filesystem("tmpfs", &options, none)
+        }
+        MountKind::Proc => filesystem("proc", &[], NOSUID_NODEV_NOEXEC),
+        MountKind::Sysfs => filesystem("sysfs", &[], NOSUID_NODEV_NOEXEC),
+        MountKind::Mqueue => filesystem("mqueue", &[], NOSUID_NODEV_NOEXEC),
+        MountKind::Cgroup if is_cgroup_v2() => filesystem("cgroup2", &[], NOSUID_NODEV_NOEXEC),
+        MountKind::Cgroup => filesystem("tmpfs", &[("mode", Some("755"))], NOSUID_NODEV_NOEXEC),
+    };
+    made.on("mount", &mount.destination)
+}
+
+/// The hierarchies of this process: (subsystems or `name=…`), empty for v2.
+fn hierarchies() -> Vec<String> {
+    let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    text.lines().filter_map(|line| line.split(':').nth(1).map(str::to_owned)).collect()
+}
+
+fn is_cgroup_v2() -> bool {
+    hierarchies().iter().all(String::is_empty)
+}
+
+/// Fills a directory with one mount per v1 hierarchy, each from this cgroup namespace's root down.
+fn mount_cgroup_v1(directory: BorrowedFd<'_>, mount: &Mount) -> Outcome<()> {
+    if is_cgroup_v2() {
+        return Ok(());
+    }
+    let attributes = NOSUID_NODEV_NOEXEC.and(MountAttr::RDONLY.when(mount.readonly));
+    for hierarchy in hierarchies() {
+        let (name, made) = match hierarchy.strip_prefix("name=") {
+            _ if hierarchy.is_empty() => ("unified", filesystem("cgroup2", &[], attributes)),
+            Some(name) => (name, filesystem("cgroup", &[("none", None), ("name", Some(name))], attributes)),
+            None => {
+                let options: Vec<_> = hierarchy.split(',').map(|subsystem| (subsystem, None)).collect();
+                (hierarchy.as_str(), filesystem("cgroup", &options, attributes))
+            }
+        };
+        let path = mount.destination.join(name);
+        let made = made.on("mount cgroup", &path)?;
+        let target = ensure_in_root(directory, Path::new(name), Leaf::Directory).on("make mount point", &path)?;
+        attach(made.as_fd(), target.as_fd()).on("attach mount", &path)?;
+    }
+    if mount.readonly {
+        let attributes = Attributes { set: MountAttr::RDONLY, ..Attributes::default() };
+        set_attributes(directory, false, &attributes).on("make read-only", &mount.destination)?;
+    }
+    Ok(())
+}

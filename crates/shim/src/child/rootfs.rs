@@ -1,0 +1,80 @@
+//! The root file system: layers stacked, mounted where the child can pivot into them.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use podd_shim::wire::{Rootfs, ShimErrorKind};
+use podd_sys::mount::{
+    Attributes, MountAttr, Overlay, Propagation, attach, clone_tree, overlay, overlay_at, set_attributes,
+};
+use podd_sys::resolve::in_root;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{UnmountFlags, unmount};
+
+use crate::fault::{Outcome, Stage, refuse};
+
+/// Mounts the root and gives its directory. `wanted` are the mount points that have to exist in it or be made.
+///
+/// A read-only root goes without a writable layer (36 µs instead of about 250) as long as no mount point is missing.
+pub(super) fn mount<'a>(spec: &Rootfs, mut wanted: impl Iterator<Item = &'a Path>) -> Outcome<OwnedFd> {
+    let Some(anchor) = spec.lower.first() else {
+        return Err(refuse(ShimErrorKind::Invalid, "mount root", "no layers"));
+    };
+    let upper = spec.upper.as_deref().zip(spec.work.as_deref());
+    if spec.readonly {
+        let root = stack(&spec.lower, None, anchor)?;
+        let missing = |path: &Path| {
+            let found = in_root(root.as_fd(), path, OFlags::PATH, Mode::empty());
+            found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        };
+        if upper.is_none() || !wanted.any(missing) {
+            return Ok(root);
+        }
+        unmount(anchor, UnmountFlags::DETACH).on("unmount", anchor)?;
+    }
+    stack(&spec.lower, upper, anchor)
+}
+
+/// Mounts layers over the topmost of them, in this mount namespace that nobody shares: a directory that surely exists and
+/// that nothing else here needs by its path, since overlay holds its layers by mounts of its own.
+fn stack(lower: &[PathBuf], upper: Option<(&Path, &Path)>, anchor: &Path) -> Outcome<OwnedFd> {
+    let target = open_directory(anchor)?;
+    let layers = Overlay { lower, upper };
+    let mount = if upper.is_none() && lower.len() == 1 {
+        // Overlay wants two layers or a writable one.
+        let tree = clone_tree(CWD, anchor, false).on("clone layer", anchor)?;
+        let attributes =
+            Attributes { set: MountAttr::RDONLY, propagation: Some(Propagation::Private), ..Attributes::default() };
+        set_attributes(tree.as_fd(), false, &attributes).on("make layer read-only", anchor)?;
+        tree
+    } else {
+        match overlay(&layers) {
+            Ok(mount) => mount,
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                overlay_at(&layers, anchor).on("mount overlay", anchor)?;
+                return open_directory(anchor);
+            }
+            Err(error) => return Err(error).on("mount overlay", anchor),
+        }
+    };
+    attach(mount.as_fd(), target.as_fd()).on("attach root", anchor)?;
+    open_directory(anchor)
+}
+
+fn open_directory(path: &Path) -> Outcome<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).on("open directory", path)
+}
+
+/// Makes the root refuse writes, once all mount points are made.
+pub(super) fn make_readonly(root: &OwnedFd) -> Outcome<()> {
+    let attributes = Attributes { set: MountAttr::RDONLY, ..Attributes::default() };
+    set_attributes(root.as_fd(), false, &attributes).stage("make root read-only")
+}
+
+/// Makes it the root of this process and lets the host's go.
+pub(super) fn pivot(root: &OwnedFd) -> Outcome<()> {
+    rustix::process::fchdir(root).stage("enter root")?;
+    podd_sys::mount::pivot_into_working_directory().stage("pivot root")
+}
