@@ -118,5 +118,9 @@ pub(crate) fn default_node_ip() -> IpAddr {
 
 /// Whether a name may stand as one component of a path of ours.
 pub(crate) fn is_path_component(name: &str) -> bool {
-    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']) && Path::new(name).components().count() == 1
+    !name.is_empty()
+        && name != "."
+        && name != ".."
+        && !name.contains(['/', '\0'])
+        && Path::new(name).components().count() == 1
 }

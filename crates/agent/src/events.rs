@@ -103,7 +103,11 @@ pub struct Recorder {
 
 impl Recorder {
     /// A recorder and the task that writes its events; the task ends when `shutdown` fires or all recorders are gone.
-    pub fn new(client: Client, node_name: &str, shutdown: CancellationToken) -> (Self, impl Future<Output = ()> + Send + use<>) {
+    pub fn new(
+        client: Client,
+        node_name: &str,
+        shutdown: CancellationToken,
+    ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (queue, records) = mpsc::channel(QUEUE);
         let source = Arc::new(EventSource { component: Some("podd".into()), host: Some(node_name.into()) });
         (Self { queue }, write_all(client, source, records, shutdown))
@@ -156,7 +160,12 @@ impl Recorder {
     }
 }
 
-async fn write_all(client: Client, source: Arc<EventSource>, mut records: mpsc::Receiver<Record>, shutdown: CancellationToken) {
+async fn write_all(
+    client: Client,
+    source: Arc<EventSource>,
+    mut records: mpsc::Receiver<Record>,
+    shutdown: CancellationToken,
+) {
     let mut correlator = Correlator::default();
     loop {
         // Both arms may be cancelled: `recv` loses nothing, and after the shutdown no event matters any more.
@@ -214,7 +223,11 @@ async fn try_write(client: &Client, source: &EventSource, write: &Write) -> Resu
 fn object(source: &EventSource, write: &Write, namespace: &str) -> Event {
     let record = &write.record;
     Event {
-        metadata: ObjectMeta { name: Some(write.name.clone()), namespace: Some(namespace.into()), ..Default::default() },
+        metadata: ObjectMeta {
+            name: Some(write.name.clone()),
+            namespace: Some(namespace.into()),
+            ..Default::default()
+        },
         involved_object: record.subject.clone(),
         type_: Some(record.severity.as_str().into()),
         reason: Some(record.reason.clone()),

@@ -5,9 +5,12 @@
 //! It knows its runtime only as the two CRI service traits and its API only as a `kube::Client`.
 
 pub mod config;
+mod desired;
 pub mod events;
 pub mod logs;
+pub mod source;
 pub mod volumes;
 mod watch;
+pub mod worker;
 
 pub use config::Config;

@@ -80,10 +80,8 @@ struct Kind {
     plan: fn(&Volume, &Pod) -> Option<Result<Plan, String>>,
 }
 
-const KINDS: &[Kind] = &[
-    Kind { directory: "empty-dir", plan: empty_dir::plan },
-    Kind { directory: "host-path", plan: host_path::plan },
-];
+const KINDS: &[Kind] =
+    &[Kind { directory: "empty-dir", plan: empty_dir::plan }, Kind { directory: "host-path", plan: host_path::plan }];
 
 /// The volumes beneath one directory of pods.
 #[derive(Clone, Debug)]

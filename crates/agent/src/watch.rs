@@ -25,7 +25,9 @@ impl DirectoryWatch {
             | WatchFlags::MOVE_SELF
             | WatchFlags::ONLYDIR;
         inotify::add_watch(&events, directory, flags)?;
-        Ok(Self { events: AsyncFd::new(events)? })
+        #[expect(deprecated, reason = "only types that can change their descriptor are unsound, an OwnedFd cannot")]
+        let events = AsyncFd::new(events)?;
+        Ok(Self { events })
     }
 
     /// Wait until something has changed since the last call. Cancel-safe: events stay queued in the kernel.
@@ -33,7 +35,8 @@ impl DirectoryWatch {
         let mut ready = self.events.readable().await?;
         let mut buffer = [MaybeUninit::uninit(); 4096];
         loop {
-            let outcome = ready.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut buffer).map(|(read, _)| read.len())?));
+            let outcome =
+                ready.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut buffer).map(|(read, _)| read.len())?));
             match outcome {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}

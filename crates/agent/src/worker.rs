@@ -2,6 +2,4 @@
 
 pub mod services;
 
-pub use services::{
-    Clock, PodObjects, PodResources, Prepared, PublishError, Services, Settings, Source, Update,
-};
+pub use services::{Clock, PodObjects, PodResources, Prepared, PublishError, Services, Settings, Source, Update};

@@ -56,11 +56,11 @@ pub fn open_all(live: &Path) -> io::Result<Vec<LogFile>> {
     Ok(opened)
 }
 
-/// Whether the file now at `live` is another than this one; false while there is none.
+/// Whether this file is no longer the one at `live`.
 pub fn is_rotated(live: &Path, file: &LogFile) -> io::Result<bool> {
     match live.metadata() {
         Ok(metadata) => Ok(identity(&metadata) != file.id),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
         Err(error) => Err(error),
     }
 }

@@ -49,7 +49,8 @@ pub async fn stream(
     let path = live.to_owned();
     let follow = selection.follow;
     let reader = blocking(move || Reader::open(&path, &selection)).await??;
-    let follower = Follower { reader: Some(reader), watch, is_running: follow.then_some(is_running), asked: false, over: false };
+    let follower =
+        Follower { reader: Some(reader), watch, is_running: follow.then_some(is_running), asked: false, over: false };
     Ok(futures::stream::unfold(follower, |mut follower| async move {
         let part = follower.next().await?;
         Some((part, follower))
@@ -210,7 +211,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_log_that_was_never_there_is_an_error_at_once() {
-        let opened = stream(Path::new("/nowhere/0.log"), Selection::default(), Box::new(|| Box::pin(async { true }))).await;
+        let opened =
+            stream(Path::new("/nowhere/0.log"), Selection::default(), Box::new(|| Box::pin(async { true }))).await;
         assert_eq!(opened.err().map(|error| error.kind()), Some(io::ErrorKind::NotFound));
     }
 }

@@ -61,6 +61,16 @@ impl Current {
     fn new(log: LogFile, offset: u64) -> Self {
         Self { log, offset, carry: Vec::new(), superseded: false }
     }
+
+    /// A writer that could not finish a record (the disk is full) cuts it off again: go back to the new end.
+    fn forget_truncated(&mut self) -> io::Result<bool> {
+        let length = self.log.file.metadata()?.len();
+        let Some(cut) = self.offset.checked_sub(length).filter(|cut| *cut > 0) else { return Ok(false) };
+        let kept = self.carry.len().saturating_sub(usize::try_from(cut).unwrap_or(usize::MAX));
+        self.carry.truncate(kept);
+        self.offset = length;
+        Ok(true)
+    }
 }
 
 impl Reader {
@@ -111,6 +121,8 @@ impl Reader {
                 if let Some(current) = &mut self.current {
                     current.carry = carry;
                 }
+            } else if current.forget_truncated()? {
+                // The writer took back a torn record; what comes is read from there.
             } else if current.superseded {
                 self.advance(out);
             } else if !self.find_next()? {

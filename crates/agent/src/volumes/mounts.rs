@@ -17,7 +17,8 @@ pub(super) fn unmount_beneath(path: &Path) -> Result<(), VolumeError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(source) => return Err(VolumeError::io("resolve", path, source)),
     };
-    let table = std::fs::read("/proc/self/mountinfo").map_err(|e| VolumeError::io("read", "/proc/self/mountinfo", e))?;
+    let table =
+        std::fs::read("/proc/self/mountinfo").map_err(|e| VolumeError::io("read", "/proc/self/mountinfo", e))?;
     let mut first = None;
     // The table lists parents before children and older mounts before those on top of them.
     for target in mount_points(&table).into_iter().rev().filter(|target| target.starts_with(&real)) {

@@ -44,10 +44,7 @@ fn empty_dir(name: &str, medium: &str, limit: Option<&str>) -> Volume {
 fn host_path(path: &Path, type_: &str) -> Volume {
     Volume {
         name: "h".into(),
-        host_path: Some(HostPathVolumeSource {
-            path: path.to_str().expect("utf-8").into(),
-            type_: Some(type_.into()),
-        }),
+        host_path: Some(HostPathVolumeSource { path: path.to_str().expect("utf-8").into(), type_: Some(type_.into()) }),
         ..Default::default()
     }
 }
@@ -138,7 +135,8 @@ fn a_tree_deeper_than_any_path_or_descriptor_table_is_removed() {
     let path = place.volumes.set_up(&pod("u1", vec![empty_dir("cache", "", None)])).expect("made")["cache"].clone();
     let mut here = tree::open_directory(&path).expect("open");
     for _ in 0..5000 {
-        rustix::fs::mkdirat(&here, "a-name-of-some-length-so-that-paths-overflow", Mode::from_raw_mode(0o000)).expect("made");
+        rustix::fs::mkdirat(&here, "a-name-of-some-length-so-that-paths-overflow", Mode::from_raw_mode(0o000))
+            .expect("made");
         here = tree::open_child(&here, "a-name-of-some-length-so-that-paths-overflow").expect("open");
     }
     drop(here);

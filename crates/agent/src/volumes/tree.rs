@@ -154,7 +154,8 @@ fn empty_one(top: &OwnedFd, name: &CStr, hoisted: &mut u64) -> Result<()> {
     };
     let mut failed = None;
     for (child, is_directory) in list(directory.as_fd())? {
-        let outcome = if is_directory { hoist(&directory, &child, top, hoisted) } else { unlink(directory.as_fd(), &child) };
+        let outcome =
+            if is_directory { hoist(&directory, &child, top, hoisted) } else { unlink(directory.as_fd(), &child) };
         if let Err(error) = outcome {
             failed = Some(error);
         }

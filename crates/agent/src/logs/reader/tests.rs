@@ -54,7 +54,13 @@ fn tail_counts_whole_lines_from_the_end() {
         + &record(2, "stdout", "F", "b2")
         + &record(3, "stdout", "P", "unfinished");
     let log = log(&[("0.log", text)]);
-    let table = [(0, ""), (1, "unfinished"), (2, "b1 b2\nunfinished"), (3, "a\nb1 b2\nunfinished"), (9, "a\nb1 b2\nunfinished")];
+    let table = [
+        (0, ""),
+        (1, "unfinished"),
+        (2, "b1 b2\nunfinished"),
+        (3, "a\nb1 b2\nunfinished"),
+        (9, "a\nb1 b2\nunfinished"),
+    ];
     for (tail, expected) in table {
         assert_eq!(read_all(&log.live, &Selection { tail: Some(tail), ..Default::default() }), expected, "tail {tail}");
     }
@@ -122,15 +128,52 @@ fn a_reader_left_behind_goes_on_with_the_oldest_file_still_there() {
     assert_eq!(out, b"old\nnext\nthen\nnow\n");
 }
 
+#[test]
+fn a_torn_record_that_the_writer_takes_back_is_forgotten() {
+    let log = log(&[("0.log", record(0, "stdout", "F", "1") + "2026-01-02T03:00:01Z stdout F to")]);
+    let mut reader = Reader::open(&log.live, &Selection::default()).expect("open");
+    let mut out = Vec::new();
+    reader.read(&mut out, usize::MAX).expect("read");
+    let whole = record(0, "stdout", "F", "1").len() as u64;
+    OpenOptions::new().write(true).open(&log.live).and_then(|file| file.set_len(whole)).expect("cut");
+    reader.read(&mut out, usize::MAX).expect("read");
+    let mut file = OpenOptions::new().append(true).open(&log.live).expect("open");
+    file.write_all(record(2, "stdout", "F", "2").as_bytes()).expect("written");
+    reader.read(&mut out, usize::MAX).expect("read");
+    assert_eq!(out, b"1\n2\n");
+}
+
+#[test]
+fn a_later_file_is_found_while_there_is_no_live_one() {
+    let log = log(&[("0.log", record(0, "stdout", "F", "1"))]);
+    let path = |name: &str| log.directory.path().join(name);
+    fs::rename(&log.live, path("0.log.20260102-000001")).expect("renamed");
+    let mut reader = Reader::open(&log.live, &Selection::default()).expect("open");
+    let mut out = Vec::new();
+    reader.read(&mut out, usize::MAX).expect("read");
+    fs::write(path("0.log.20260102-000002"), record(1, "stdout", "F", "2")).expect("written");
+    reader.read(&mut out, usize::MAX).expect("read");
+    assert_eq!(out, b"1\n2\n");
+}
+
 /// What the writer and the reader do, in turn.
 #[derive(Clone, Debug)]
 enum Step {
-    Write { partial: bool, length: usize },
+    Write {
+        partial: bool,
+        length: usize,
+    },
     /// Write only a part of a record now, the rest before the next step of the writer.
-    Tear { length: usize },
+    Tear {
+        length: usize,
+    },
     /// Rename and start anew; with the new file, or with it missing until the next write.
-    Rotate { at_once: bool },
-    Read { budget: usize },
+    Rotate {
+        at_once: bool,
+    },
+    Read {
+        budget: usize,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {

@@ -1,0 +1,103 @@
+//! `/etc/hosts` of a pod, in the kubelet's words: a managed file with the pod's addresses and aliases, or the node's own
+//! with the aliases for pods on the host network.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{HostAlias, Pod};
+
+const MANAGED: &str = "# Kubernetes-managed hosts file.\n\
+    127.0.0.1\tlocalhost\n\
+    ::1\tlocalhost ip6-localhost ip6-loopback\n\
+    fe00::0\tip6-localnet\n\
+    fe00::0\tip6-mcastprefix\n\
+    fe00::1\tip6-allnodes\n\
+    fe00::2\tip6-allrouters\n";
+const OF_HOST: &str = "# Kubernetes-managed hosts file (host network).\n";
+const ALIASES: &str = "\n# Entries added by HostAliases.\n";
+/// Longest name of a host (POSIX' HOST_NAME_MAX is 64 with its end).
+const LONGEST_NAME: usize = 63;
+
+/// The file's content. `node` is the node's own file, used with the host's network.
+pub(crate) fn render(pod: &Pod, ips: &[IpAddr], domain: &str, node: &str) -> String {
+    let spec = pod.spec.as_ref();
+    let aliases = spec.and_then(|spec| spec.host_aliases.as_deref()).unwrap_or_default();
+    if spec.and_then(|spec| spec.host_network) == Some(true) {
+        return format!("{OF_HOST}{node}{}", render_aliases(aliases));
+    }
+    let names = host_names(pod, domain);
+    let lines: String = ips.iter().map(|ip| format!("{ip}\t{names}\n")).collect();
+    format!("{MANAGED}{lines}{}", render_aliases(aliases))
+}
+
+/// The pod's host name: the one given, or its name, as long as a host name may be.
+fn host_name(pod: &Pod) -> String {
+    let given = pod.spec.as_ref().and_then(|spec| spec.hostname.as_deref()).filter(|name| !name.is_empty());
+    let name = given.or(pod.metadata.name.as_deref()).unwrap_or_default();
+    let cut: String = name.chars().take(LONGEST_NAME).collect();
+    cut.trim_end_matches(['-', '.']).to_owned()
+}
+
+/// With a subdomain, the full name before the short one.
+fn host_names(pod: &Pod, domain: &str) -> String {
+    let name = host_name(pod);
+    match pod.spec.as_ref().and_then(|spec| spec.subdomain.as_deref()).filter(|sub| !sub.is_empty()) {
+        Some(sub) => {
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+            format!("{name}.{sub}.{namespace}.svc.{domain}\t{name}")
+        }
+        None => name,
+    }
+}
+
+fn render_aliases(aliases: &[HostAlias]) -> String {
+    if aliases.is_empty() {
+        return String::new();
+    }
+    let line = |alias: &HostAlias| format!("{}\t{}\n", alias.ip, alias.hostnames.as_deref().unwrap_or_default().join("\t"));
+    ALIASES.to_owned() + &aliases.iter().map(line).collect::<String>()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(spec: Value) -> Pod {
+        let metadata = json!({"name": "web", "namespace": "shop"});
+        serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a pod")
+    }
+
+    fn ips() -> Vec<IpAddr> {
+        ["10.85.0.2", "fd00::2"].iter().map(|ip| ip.parse().expect("an address")).collect()
+    }
+
+    #[test]
+    fn a_pod_has_a_line_for_each_of_its_addresses() {
+        let text = render(&pod(json!({"containers": []})), &ips(), "cluster.local", "");
+        assert!(text.starts_with("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost "));
+        assert!(text.ends_with("ip6-allrouters\n10.85.0.2\tweb\nfd00::2\tweb\n"));
+    }
+
+    #[test]
+    fn hostname_subdomain_and_aliases_show() {
+        let aliases = json!([{"ip": "1.2.3.4", "hostnames": ["a", "b.c"]}]);
+        let spec = json!({"containers": [], "hostname": "h", "subdomain": "s", "hostAliases": aliases});
+        let text = render(&pod(spec), &ips()[..1], "cluster.local", "");
+        let end = "10.85.0.2\th.s.shop.svc.cluster.local\th\n\n# Entries added by HostAliases.\n1.2.3.4\ta\tb.c\n";
+        assert!(text.ends_with(end), "{text}");
+    }
+
+    #[test]
+    fn on_the_host_network_it_is_the_nodes_file() {
+        let text = render(&pod(json!({"containers": [], "hostNetwork": true})), &[], "cluster.local", "127.0.0.1 me\n");
+        assert_eq!(text, "# Kubernetes-managed hosts file (host network).\n127.0.0.1 me\n");
+    }
+
+    #[test]
+    fn a_long_name_is_cut_where_a_host_name_may_end() {
+        let mut pod = pod(json!({"containers": []}));
+        pod.metadata.name = Some(format!("{}--.tail", "a".repeat(61)));
+        assert_eq!(host_name(&pod), "a".repeat(61));
+    }
+}

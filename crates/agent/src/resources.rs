@@ -1,0 +1,179 @@
+//! The node's side of a pod: directory, volumes, cgroup, hosts file and resolver configuration, made before its sandbox
+//! and removed after it. The blocking work runs on tokio's blocking threads.
+
+use std::{
+    error::Error,
+    io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::Pod;
+use podd_core::pod::Failure;
+use rustix::fs::{AtFlags, Mode, OFlags};
+
+use crate::{
+    Config, dns, hosts,
+    pod_cgroups::PodCgroups,
+    source::uid,
+    volumes::{VolumeError, Volumes},
+    worker::{PodResources, Prepared},
+};
+
+/// Name of the hosts file in a pod's directory.
+const HOSTS: &str = "etc-hosts";
+const HOSTS_NEW: &str = ".etc-hosts.new";
+
+/// Volumes and cgroups of one node.
+#[derive(Clone)]
+pub(crate) struct NodeResources(Arc<Inner>);
+
+struct Inner {
+    volumes: Volumes,
+    cgroups: PodCgroups,
+    cluster: dns::Cluster,
+    pods: PathBuf,
+    resolv_conf: PathBuf,
+    hosts_file: PathBuf,
+}
+
+impl NodeResources {
+    pub(crate) fn new(config: &Config, cgroups: PodCgroups) -> Self {
+        Self(Arc::new(Inner {
+            volumes: Volumes::new(config.pods_dir()),
+            cgroups,
+            cluster: dns::Cluster { servers: config.cluster_dns.clone(), domain: config.cluster_domain.clone() },
+            pods: config.pods_dir(),
+            resolv_conf: config.resolv_conf.clone(),
+            hosts_file: config.hosts_file.clone(),
+        }))
+    }
+
+    /// UIDs of which something is left: a directory or a cgroup.
+    pub(crate) async fn known_uids(&self) -> io::Result<Vec<String>> {
+        let inner = self.0.clone();
+        blocking(move || {
+            let mut uids = inner.cgroups.known_uids();
+            uids.extend(inner.volumes.known_uids()?);
+            Ok(uids.into_iter().collect())
+        })
+        .await?
+    }
+
+    /// Give the Burstable tier the shares of these pods.
+    pub(crate) async fn refresh_tiers(&self, pods: Vec<Arc<Pod>>) -> Result<(), Failure> {
+        let inner = self.0.clone();
+        blocking(move || inner.cgroups.refresh(pods.iter().map(Arc::as_ref)))
+            .await
+            .map_err(|error| failure("FailedCreatePodContainer", &error))?
+            .map_err(|error| failure("FailedCreatePodContainer", &error))
+    }
+
+    /// Remove the cgroup tiers, if no pod is left.
+    pub(crate) async fn remove_tiers(&self) -> Result<(), Failure> {
+        let inner = self.0.clone();
+        blocking(move || inner.cgroups.remove_tiers())
+            .await
+            .map_err(|error| failure("FailedKillPod", &error))?
+            .map_err(|error| failure("FailedKillPod", &error))
+    }
+
+    /// Remove cgroup, volumes and directory of a pod of which only the UID is known.
+    pub(crate) async fn release_uid(&self, uid: String) -> Result<(), Failure> {
+        let inner = self.0.clone();
+        blocking(move || inner.release(&uid)).await.map_err(|error| failure("FailedKillPod", &error))?
+    }
+}
+
+#[async_trait]
+impl PodResources for NodeResources {
+    async fn prepare(&self, pod: &Pod) -> Result<Prepared, Failure> {
+        let (inner, pod) = (self.0.clone(), pod.clone());
+        blocking(move || inner.prepare(&pod)).await.map_err(|error| failure("FailedMount", &error))?
+    }
+
+    async fn hosts_file(&self, pod: &Pod, ips: &[IpAddr]) -> Result<PathBuf, Failure> {
+        let (inner, pod, ips) = (self.0.clone(), pod.clone(), ips.to_vec());
+        blocking(move || inner.hosts_file(&pod, &ips))
+            .await
+            .map_err(|error| failure("CreateContainerConfigError", &error))?
+    }
+
+    async fn release(&self, pod: &Pod) -> Result<(), Failure> {
+        self.release_uid(uid(pod).to_owned()).await
+    }
+}
+
+impl Inner {
+    fn prepare(&self, pod: &Pod) -> Result<Prepared, Failure> {
+        let cgroup_parent = self.cgroups.ensure(pod).map_err(|error| Failure {
+            reason: "FailedCreatePodContainer".into(),
+            message: format!("unable to ensure pod container exists: {}", chain(&error)),
+        })?;
+        let volumes = self.volumes.set_up(pod).map_err(|error| failure("FailedMount", &error))?;
+        // Without the node's file a pod has no resolver, which is no reason not to run it.
+        let of_node = read_or_empty(&self.resolv_conf);
+        Ok(Prepared { cgroup_parent, volumes, dns: Some(dns::config(pod, &self.cluster, &of_node)) })
+    }
+
+    fn hosts_file(&self, pod: &Pod, ips: &[IpAddr]) -> Result<PathBuf, Failure> {
+        let text = hosts::render(pod, ips, &self.cluster.domain, &read_or_empty(&self.hosts_file));
+        let path = self.pods.join(uid(pod)).join(HOSTS);
+        self.write_hosts(uid(pod), &text).map_err(|error| failure("CreateContainerConfigError", &error))?;
+        Ok(path)
+    }
+
+    /// Written aside and renamed: a container that has it mounted keeps a whole file.
+    fn write_hosts(&self, uid: &str, text: &str) -> Result<(), VolumeError> {
+        let directory = self.volumes.pod_directory(uid)?;
+        let path = self.pods.join(uid).join(HOSTS);
+        if std::fs::read_to_string(&path).is_ok_and(|found| found == text) {
+            return Ok(());
+        }
+        let write = || -> io::Result<()> {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let mode = Mode::from_raw_mode(0o644);
+            let file = rustix::fs::openat(&directory, HOSTS_NEW, flags, mode)?;
+            rustix::fs::fchmod(&file, mode)?;
+            io::Write::write_all(&mut std::fs::File::from(file), text.as_bytes())?;
+            Ok(rustix::fs::renameat(&directory, HOSTS_NEW, &directory, HOSTS)?)
+        };
+        write().map_err(|error| {
+            // The half-written file has no meaning; the error is what matters.
+            let _ = rustix::fs::unlinkat(&directory, HOSTS_NEW, AtFlags::empty());
+            VolumeError::io("write", path, error)
+        })
+    }
+
+    /// The processes first: they hold the mounts.
+    fn release(&self, uid: &str) -> Result<(), Failure> {
+        let cgroup = self.cgroups.remove(uid).map_err(|error| failure("FailedKillPod", &error));
+        let volumes = self.volumes.tear_down(uid).map_err(|error| failure("FailedUnMount", &error));
+        cgroup.and(volumes)
+    }
+}
+
+fn read_or_empty(path: &Path) -> String {
+    std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+fn failure(reason: &str, error: &dyn Error) -> Failure {
+    Failure { reason: reason.into(), message: chain(error) }
+}
+
+/// An error with its sources, as one sentence.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    text
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+}
