@@ -1,0 +1,46 @@
+//! Everything about a runtime that can be set. Nothing here is looked up, but for the boot id's default.
+
+use std::path::{Path, PathBuf};
+
+pub use podd_shim::wire::LogLimits;
+
+/// How a runtime is set up. [`Config::new`] derives all of it from an instance's name and directories.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The instance, `podd` by default; two that run side by side differ in it.
+    pub instance: String,
+    /// What outlives a boot: records, images, writable layers.
+    pub root: PathBuf,
+    /// What a boot invalidates: sockets of the shims, shared memory.
+    pub run: PathBuf,
+    /// The control group, from the top of each hierarchy, that holds the shims (`shims`) and the sandboxes whose caller
+    /// names no `cgroup_parent`.
+    pub cgroup_root: PathBuf,
+    /// The pods' network.
+    pub network: crate::network::podd_net::Config,
+    /// How images are pulled and kept.
+    pub images: podd_image::Config,
+    /// When a container's log is rotated by its shim. Zeroes, the default, leave it to the caller, as a kubelet wants.
+    pub log_limits: LogLimits,
+    /// Which boot this is. Anything else than the recorded one means that no process of then is left.
+    pub boot_id: String,
+}
+
+impl Config {
+    /// The usual setup of an instance.
+    ///
+    /// # Errors
+    /// When the kernel does not tell its boot id (procfs is missing).
+    pub fn new(instance: &str, root: &Path, run: &Path) -> std::io::Result<Self> {
+        Ok(Self {
+            instance: instance.to_owned(),
+            root: root.to_owned(),
+            run: run.to_owned(),
+            cgroup_root: PathBuf::from("/").join(instance),
+            network: crate::network::config(instance, root),
+            images: podd_image::Config::default(),
+            log_limits: LogLimits::default(),
+            boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned(),
+        })
+    }
+}

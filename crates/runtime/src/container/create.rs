@@ -1,0 +1,162 @@
+//! CreateContainer: plan, record, then make. A failure goes through the same removal as any other end.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::sync::Arc;
+
+use podd_cgroup::Limits;
+use podd_cri::v1::{ContainerConfig, ContainerEventType};
+use podd_shim::wire::{CgroupSpec, ContainerSpec, Created, Request, Response};
+
+use super::plan::{self, Plan, Source};
+use super::{Container, devices, limits};
+use crate::clock::now;
+use crate::engine::{Engine, blocking, new_id};
+use crate::error::{Context, CriError, Result};
+use crate::paths::ContainerPaths;
+use crate::records::{ContainerStatus, SandboxStage, Stage, User};
+use crate::sandbox::{Sandbox, Shim};
+use crate::shim::unexpected;
+
+impl Engine {
+    /// Makes a container up to the point of exec; answers its id.
+    pub(crate) async fn create_container(self: Arc<Self>, sandbox: &str, config: ContainerConfig) -> Result<String> {
+        let sandbox = self.registry.sandbox(sandbox)?;
+        let _ready = sandbox.turn.read().await;
+        if sandbox.status().stage != SandboxStage::Ready {
+            return Err(CriError::Precondition(format!("sandbox {} is not ready", sandbox.id())));
+        }
+        let shim = sandbox.shim()?;
+        let (container, plan, limits) = self.record_container(&sandbox, &config)?;
+        match self.make_container(&container, &shim, plan, limits).await {
+            Ok(created) => {
+                for warning in &created.warnings {
+                    tracing::warn!(
+                        container = container.id(),
+                        warning,
+                        "container made without what the machine forbids"
+                    );
+                }
+                let user = User { uid: created.user.uid, gid: created.user.gid, groups: created.user.groups };
+                container.change(|status| {
+                    if status.stage == Stage::Creating {
+                        status.stage = Stage::Created;
+                        status.pid = created.pid;
+                    }
+                    status.user = Some(user);
+                })?;
+                tracing::info!(container = container.id(), sandbox = sandbox.id(), "container created");
+                self.announce(container.id(), &sandbox, ContainerEventType::ContainerCreatedEvent);
+                Ok(container.id().to_owned())
+            }
+            Err(error) => {
+                self.give_up_container(&container).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Plans the container, takes its name and writes its record; nothing else has happened then.
+    fn record_container(
+        &self,
+        sandbox: &Arc<Sandbox>,
+        config: &ContainerConfig,
+    ) -> Result<(Arc<Container>, Plan, Limits)> {
+        let image = config.image.as_ref().map(|spec| spec.image.as_str()).unwrap_or_default();
+        let (image, lease) = self.images.acquire(image).map_err(crate::images::refused)?;
+        let id = new_id();
+        let privileged =
+            config.linux.as_ref().and_then(|linux| linux.security_context.as_ref()).is_some_and(|s| s.privileged);
+        let (mut nodes, rules) = devices::resolve(&config.devices)?;
+        if privileged {
+            let named: Vec<_> = nodes.iter().map(|node| node.path.clone()).collect();
+            nodes.extend(devices::of_the_host()?.into_iter().filter(|node| !named.contains(&node.path)));
+        }
+        let paths = self.paths.container(&id);
+        let context = plan::Context {
+            id: &id,
+            now: now(),
+            sandbox: &sandbox.meta,
+            sandbox_paths: &self.paths.sandbox(sandbox.id()),
+            paths: &paths,
+            image: &image,
+            bounding: self.bounding,
+            devices: nodes,
+            log_limits: self.config.log_limits,
+        };
+        let plan = plan::plan(context, config)?;
+        let limits = limits::at_creation(&plan.resources, rules, privileged);
+        let name = self.registry.reserve_container(sandbox.id(), &plan.meta.owner, &id)?;
+        let status = ContainerStatus {
+            stage: Stage::Creating,
+            removing: false,
+            pid: 0,
+            user: None,
+            resources: plan.resources.clone(),
+        };
+        let record =
+            self.container_records.create(&id, &plan.meta, &status).context(|| format!("record container {id}"))?;
+        let container = Container::new(plan.meta.clone(), status, record, Arc::clone(sandbox), lease);
+        let container = Arc::new(container);
+        self.registry.add_container(Arc::clone(&container));
+        name.keep();
+        Ok((container, plan, limits))
+    }
+
+    async fn make_container(
+        self: &Arc<Self>,
+        container: &Container,
+        shim: &Shim,
+        plan: Plan,
+        limits: Limits,
+    ) -> Result<Created> {
+        let Plan { spec, sources, .. } = plan;
+        let group = self.cgroups.group(&container.meta.cgroup).context(|| "name the container's cgroup")?;
+        let paths = self.paths.container(container.id());
+        let spec = blocking(move || -> Result<ContainerSpec> {
+            prepare_directories(&paths, &sources, &spec)?;
+            group.create(&limits).map_err(refused_limit)?;
+            let cgroup = match group.v2_dir() {
+                Some(dir) => CgroupSpec { v2_dir: Some(dir), oom_counter: Some(group.oom_counter()), join: Vec::new() },
+                None => CgroupSpec { join: group.join_files(), v2_dir: None, oom_counter: Some(group.oom_counter()) },
+            };
+            Ok(ContainerSpec { cgroup, ..spec })
+        })
+        .await?;
+        match shim.client.call(Request::Create(Box::new(spec))).await? {
+            Response::Created(created) => Ok(created),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+/// The writable layer, the log's directory, and host paths of mounts that are not there yet.
+fn prepare_directories(paths: &ContainerPaths, sources: &[Source], spec: &ContainerSpec) -> Result<()> {
+    let private = |path: &std::path::Path, mode| {
+        fs::DirBuilder::new().mode(mode).create(path).context(|| format!("make {}", path.display()))
+    };
+    private(&paths.directory, 0o700)?;
+    // The upper directory's mode is the root directory's inside.
+    private(&paths.upper(), 0o755)?;
+    private(&paths.work(), 0o700)?;
+    for Source(path) in sources {
+        // A socket, device or file is mounted as what it is; what is missing becomes a directory, as in CRI's
+        // other runtimes.
+        if fs::symlink_metadata(path).is_err() {
+            fs::create_dir_all(path).context(|| format!("make {} for a mount", path.display()))?;
+        }
+    }
+    if let Some(directory) = spec.log.as_ref().and_then(|log| log.path.parent()) {
+        fs::create_dir_all(directory).context(|| format!("make {}", directory.display()))?;
+    }
+    Ok(())
+}
+
+/// A limit that makes no sense is the caller's mistake, the rest is the machine's.
+pub(super) fn refused_limit(error: podd_cgroup::Error) -> CriError {
+    match error.kind() {
+        podd_cgroup::ErrorKind::Invalid => CriError::Invalid(CriError::internal("resources", error).chain()),
+        podd_cgroup::ErrorKind::Unsupported => CriError::Unsupported(CriError::internal("resources", error).chain()),
+        _ => CriError::internal("make the container's cgroup", error),
+    }
+}

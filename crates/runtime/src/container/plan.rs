@@ -1,0 +1,184 @@
+//! What a container will be: CRI's configuration and the image's, turned into what the shim is told. Nothing is
+//! touched here; whatever podd cannot honour is refused by its name.
+
+mod mounts;
+mod process;
+mod security;
+
+use std::path::{Component, Path, PathBuf};
+
+use podd_cri::v1::{ContainerConfig, LinuxContainerSecurityContext};
+use podd_image::Image;
+use podd_shim::wire::{
+    CgroupSpec, ContainerSpec, Device, LogLimits, LogSpec, Namespaces as WireNamespaces, PidNamespace, Process, Rootfs,
+    Scope,
+};
+
+use crate::error::{CriError, Result};
+use crate::paths::{ContainerPaths, SandboxPaths};
+use crate::records::{ContainerMeta, ImageNames, NamespaceMode, Owner, Resources, SandboxMeta};
+use crate::signals;
+
+pub(crate) use mounts::Source;
+
+/// What planning needs to know of the world.
+pub(crate) struct Context<'a> {
+    /// The new container's id.
+    pub(crate) id: &'a str,
+    pub(crate) now: i64,
+    pub(crate) sandbox: &'a SandboxMeta,
+    pub(crate) sandbox_paths: &'a SandboxPaths,
+    pub(crate) paths: &'a ContainerPaths,
+    pub(crate) image: &'a Image,
+    /// The capabilities that this process may hand on at all.
+    pub(crate) bounding: u64,
+    /// The host devices that the configuration named, or all of them for a privileged container.
+    pub(crate) devices: Vec<Device>,
+    pub(crate) log_limits: LogLimits,
+}
+
+/// A container worked out.
+pub(crate) struct Plan {
+    pub(crate) meta: ContainerMeta,
+    /// Complete but for the files of the cgroup, which exist only once the group does.
+    pub(crate) spec: ContainerSpec,
+    pub(crate) resources: Resources,
+    /// Host paths that are made (as directories) when they are missing, as CRI's runtimes do.
+    pub(crate) sources: Vec<Source>,
+}
+
+/// Decides on a container.
+pub(crate) fn plan(context: Context<'_>, config: &ContainerConfig) -> Result<Plan> {
+    let metadata = config.metadata.as_ref().ok_or_else(|| CriError::invalid("container config has no metadata"))?;
+    if metadata.name.is_empty() {
+        return Err(CriError::invalid("container metadata has no name"));
+    }
+    if let Some(device) = config.cdi_devices.first() {
+        return Err(CriError::Unsupported(format!("CDI device {:?}: CDI is not implemented", device.name)));
+    }
+    let linux = config.linux.clone().unwrap_or_default();
+    let security = linux.security_context.unwrap_or_default();
+    if security.privileged && !context.sandbox.privileged {
+        return Err(CriError::invalid("a privileged container needs a privileged sandbox"));
+    }
+    let resources = Resources::from(&linux.resources.unwrap_or_default());
+    let image = context.image.config.config().clone().unwrap_or_default();
+    let namespaces = namespaces(&security, context.sandbox)?;
+    let process = process::plan(config, &security, &image, &context, resources.oom_score_adj)?;
+    let (mounts, sources, shown) = mounts::plan(config, &security, context.sandbox_paths, context.sandbox)?;
+    let log = log_path(context.sandbox.log_directory.as_deref(), &config.log_path)?;
+
+    let meta = ContainerMeta {
+        id: context.id.to_owned(),
+        sandbox_id: context.sandbox.id.clone(),
+        owner: Owner {
+            name: metadata.name.clone(),
+            namespace: String::new(),
+            uid: String::new(),
+            attempt: metadata.attempt,
+        },
+        created_at: context.now,
+        image: image_names(config, context.image),
+        labels: config.labels.clone(),
+        annotations: config.annotations.clone(),
+        mounts: shown,
+        log_path: log.clone(),
+        stop_signal: stop_signal(config.stop_signal, image.stop_signal().as_deref())?,
+        own_pid_namespace: namespaces.pid == PidNamespace::Private,
+        cgroup: context.sandbox.cgroup_parent.join(context.id),
+        layers: context.image.layers.clone(),
+        tty: config.tty,
+        stdin: config.stdin,
+        exec: Process { args: Vec::new(), ..process.clone() },
+    };
+    let privileged = security.privileged;
+    let hidden = |paths: &[String]| if privileged { Vec::new() } else { paths.iter().map(PathBuf::from).collect() };
+    let spec = ContainerSpec {
+        id: context.id.to_owned(),
+        process,
+        rootfs: Rootfs {
+            lower: context.image.layers.clone(),
+            upper: Some(context.paths.upper()),
+            work: Some(context.paths.work()),
+            readonly: security.readonly_rootfs,
+        },
+        mounts,
+        masked_paths: hidden(&security.masked_paths),
+        readonly_paths: hidden(&security.readonly_paths),
+        sysfs_writable: privileged,
+        devices: context.devices,
+        namespaces,
+        cgroup: CgroupSpec::default(),
+        log: log.map(|path| LogSpec { path, limits: context.log_limits }),
+        stdin: config.stdin,
+        stdin_once: config.stdin_once,
+        tty: config.tty,
+        window: None,
+        deadline_ms: 0,
+    };
+    Ok(Plan { meta, spec, resources, sources })
+}
+
+fn namespaces(security: &LinuxContainerSecurityContext, sandbox: &SandboxMeta) -> Result<WireNamespaces> {
+    let option = security.namespace_options.clone().unwrap_or_default();
+    let mode = |what: &str, number: i32| {
+        NamespaceMode::from_cri(number)
+            .ok_or_else(|| CriError::invalid(format!("namespace mode {number} for {what} of a container is not known")))
+    };
+    let scope = |what: &str, number: i32| match mode(what, number)? {
+        NamespaceMode::Pod => Ok(Scope::Pod),
+        NamespaceMode::Node => Ok(Scope::Host),
+        other => Err(CriError::invalid(format!("{what} of a container can be POD or NODE, not {other:?}"))),
+    };
+    let net = scope("network", option.network)?;
+    let pid = match (mode("pid", option.pid)?, sandbox.namespaces.pid) {
+        (NamespaceMode::Container, _) => PidNamespace::Private,
+        (NamespaceMode::Node, _) | (NamespaceMode::Pod, NamespaceMode::Node) => PidNamespace::Host,
+        (NamespaceMode::Pod, NamespaceMode::Pod) => PidNamespace::Pod,
+        (NamespaceMode::Pod, _) => {
+            return Err(CriError::invalid("the sandbox has no pid namespace that its containers could share"));
+        }
+        (NamespaceMode::Target, _) if option.target_id.is_empty() => {
+            return Err(CriError::invalid("pid namespace TARGET needs target_id"));
+        }
+        (NamespaceMode::Target, _) => PidNamespace::Target(option.target_id),
+    };
+    let ipc = scope("ipc", option.ipc)?;
+    // The host's name goes with the host's network.
+    Ok(WireNamespaces { net, ipc, uts: net, pid, host_cgroup: false })
+}
+
+fn image_names(config: &ContainerConfig, image: &Image) -> ImageNames {
+    let asked = config.image.clone().unwrap_or_default();
+    let id = image.id.to_string();
+    ImageNames {
+        reference: image.repo_digests.first().cloned().unwrap_or_else(|| id.clone()),
+        requested: asked.image,
+        user_specified: asked.user_specified_image,
+        id,
+    }
+}
+
+/// Where the log lies: `log_path` below the sandbox's directory. Without either there is no log.
+fn log_path(directory: Option<&Path>, path: &str) -> Result<Option<PathBuf>> {
+    let Some(directory) = directory.filter(|_| !path.is_empty()) else { return Ok(None) };
+    let inside = Path::new(path).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    if !inside {
+        return Err(CriError::invalid(format!("log_path {path:?} must lie below the sandbox's log_directory")));
+    }
+    Ok(Some(directory.join(path)))
+}
+
+fn stop_signal(asked: i32, image: Option<&str>) -> Result<i32> {
+    if let Some(number) = signals::from_cri(asked) {
+        return Ok(number);
+    }
+    match image.filter(|name| !name.is_empty()) {
+        None => Ok(signals::SIGTERM),
+        Some(name) => signals::from_name(name)
+            .ok_or_else(|| CriError::invalid(format!("the image's stop signal {name:?} is not known"))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

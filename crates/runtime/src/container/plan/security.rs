@@ -1,0 +1,99 @@
+//! What the first process may do: capabilities and profiles.
+
+use podd_cri::v1::{LinuxContainerSecurityContext, SecurityProfile, security_profile::ProfileType};
+use podd_shim::wire::{CapabilitySets, Seccomp};
+use podd_sys::capability::{ALL, DEFAULT, parse};
+
+use crate::error::{CriError, Result};
+
+/// The five sets. `bounding` is what this machine lets podd hand on: "all" means that much.
+pub(super) fn capabilities(security: &LinuxContainerSecurityContext, bounding: u64) -> Result<CapabilitySets> {
+    let wanted = security.capabilities.clone().unwrap_or_default();
+    let ambient = mask(&wanted.add_ambient_capabilities)?;
+    let caps = if security.privileged {
+        ALL
+    } else {
+        let all = |names: &[String]| names.iter().any(|name| name.eq_ignore_ascii_case("all"));
+        let (add, drop) = (singles(&wanted.add_capabilities)?, singles(&wanted.drop_capabilities)?);
+        // "drop ALL, add X" leaves X, and "add ALL, drop X" everything but X; a name in both is dropped.
+        let base = match (all(&wanted.add_capabilities), all(&wanted.drop_capabilities)) {
+            (_, true) => 0,
+            (true, false) => ALL,
+            (false, false) => DEFAULT,
+        };
+        (base | add | ambient) & !drop
+    } & bounding;
+    let ambient = ambient & caps;
+    Ok(CapabilitySets { bounding: caps, effective: caps, permitted: caps, inheritable: ambient, ambient })
+}
+
+fn singles(names: &[String]) -> Result<u64> {
+    let singles: Vec<String> = names.iter().filter(|name| !name.eq_ignore_ascii_case("all")).cloned().collect();
+    mask(&singles)
+}
+
+fn mask(names: &[String]) -> Result<u64> {
+    names.iter().try_fold(0, |mask, name| {
+        let bits = parse(name).ok_or_else(|| CriError::invalid(format!("unknown capability {name:?}")))?;
+        Ok(mask | bits)
+    })
+}
+
+/// The seccomp profile; AppArmor and SELinux are refused where they are asked for.
+pub(super) fn profiles(security: &LinuxContainerSecurityContext) -> Result<Seccomp> {
+    if let Some(options) = &security.selinux_options {
+        let parts = [&options.user, &options.role, &options.r#type, &options.level];
+        if parts.iter().any(|part| !part.is_empty()) {
+            return Err(CriError::Unsupported("selinux_options: SELinux is not implemented".into()));
+        }
+    }
+    let old = security_profile_of_path("apparmor_profile", old_apparmor(security))?;
+    if let (ProfileType::Localhost, name) = either(security.apparmor.as_ref(), old) {
+        return Err(CriError::Unsupported(format!("apparmor profile {name:?}: AppArmor is not implemented")));
+    }
+    if security.privileged {
+        return Ok(Seccomp::Unconfined);
+    }
+    let old = security_profile_of_path("seccomp_profile_path", old_seccomp(security))?;
+    match either(security.seccomp.as_ref(), old) {
+        (ProfileType::RuntimeDefault, _) => Ok(Seccomp::RuntimeDefault),
+        (ProfileType::Unconfined, _) => Ok(Seccomp::Unconfined),
+        (ProfileType::Localhost, path) => {
+            Err(CriError::Unsupported(format!("seccomp profile {path:?}: profiles from files are not implemented")))
+        }
+    }
+}
+
+/// The profile in the new field, else in the old one, else none.
+fn either(new: Option<&SecurityProfile>, old: Option<SecurityProfile>) -> (ProfileType, String) {
+    match new.cloned().or(old) {
+        Some(profile) => {
+            let kind = ProfileType::try_from(profile.profile_type).unwrap_or(ProfileType::Localhost);
+            (kind, profile.localhost_ref)
+        }
+        None => (ProfileType::Unconfined, String::new()),
+    }
+}
+
+#[allow(deprecated, reason = "old callers still set it, and ignoring a confinement is no option")]
+fn old_seccomp(security: &LinuxContainerSecurityContext) -> &str {
+    &security.seccomp_profile_path
+}
+
+#[allow(deprecated, reason = "old callers still set it, and ignoring a confinement is no option")]
+fn old_apparmor(security: &LinuxContainerSecurityContext) -> &str {
+    &security.apparmor_profile
+}
+
+fn security_profile_of_path(field: &str, text: &str) -> Result<Option<SecurityProfile>> {
+    let (kind, name) = match text {
+        "" => return Ok(None),
+        "unconfined" => (ProfileType::Unconfined, ""),
+        "runtime/default" | "docker/default" => (ProfileType::RuntimeDefault, ""),
+        _ => match text.strip_prefix("localhost/") {
+            Some(name) => (ProfileType::Localhost, name),
+            None => return Err(CriError::invalid(format!("{field} {text:?} is not known"))),
+        },
+    };
+    Ok(Some(SecurityProfile { profile_type: kind as i32, localhost_ref: name.to_owned() }))
+}

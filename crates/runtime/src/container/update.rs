@@ -1,0 +1,53 @@
+//! UpdateContainerResources: live limits, all of them or none; and ReopenContainerLog.
+
+use std::sync::Arc;
+
+use podd_cri::v1::LinuxContainerResources;
+use podd_shim::wire::Request;
+
+use super::create::refused_limit;
+use super::limits;
+use crate::engine::{Engine, blocking};
+use crate::error::{Context, CriError, Result};
+use crate::records::{Resources, Stage};
+
+impl Engine {
+    /// Changes the limits of a container that has not ended.
+    pub(crate) async fn update_container(self: Arc<Self>, id: &str, update: LinuxContainerResources) -> Result<()> {
+        let container = self.registry.container(id)?;
+        let _turn = container.turn.lock().await;
+        let status = container.status();
+        if matches!(status.stage, Stage::Creating | Stage::Exited(_)) || status.removing {
+            let state = container.state().as_str_name();
+            return Err(CriError::Precondition(format!("container {id} is {state}; its resources cannot be updated")));
+        }
+        let group = self.cgroups.group(&container.meta.cgroup).context(|| "name the container's cgroup")?;
+        let present = status.resources;
+        let wanted = limits::limits(&Resources::from(&update));
+        let (before, undo) = (present.clone(), limits::limits(&present));
+        blocking(move || {
+            group.update(&wanted).map_err(|error| {
+                // All or nothing: back to what stood before.
+                if let Err(error) = group.update(&undo) {
+                    tracing::warn!(?before, %error, "restore limits after a refused update");
+                }
+                refused_limit(error)
+            })
+        })
+        .await?;
+        container.change(|status| status.resources = limits::merged(&present, &update))?;
+        tracing::info!(container = container.id(), "container resources updated");
+        Ok(())
+    }
+
+    /// Has the shim open the log anew, after someone renamed it.
+    pub(crate) async fn reopen_log(self: Arc<Self>, id: &str) -> Result<()> {
+        let container = self.registry.container(id)?;
+        if !container.is_running() {
+            let state = container.state().as_str_name();
+            return Err(CriError::Precondition(format!("container {id} is {state}; it has no open log")));
+        }
+        let shim = container.sandbox.shim()?;
+        shim.client.order(Request::ReopenLog { id: container.id().to_owned() }).await
+    }
+}

@@ -1,0 +1,7 @@
+//! The runtime's side of a shim: how one is started, and the connection to it.
+
+mod client;
+pub(crate) mod launch;
+
+pub(crate) use client::{Client, Lost};
+pub(crate) use launch::{Launched, Launcher};
