@@ -1,0 +1,105 @@
+//! What each command does. A command is a client of the API (or of CRI); it keeps no state.
+
+mod agent;
+mod apply;
+mod delete;
+mod describe;
+mod exec;
+mod get;
+mod images;
+mod logs;
+mod play;
+mod version;
+mod wait;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::CommandFactory as _;
+use kube::api::{Api, DynamicObject};
+
+use crate::cli::{AgentAction, Cli, Command, KubeWhat, PlayWhat};
+use crate::config::Settings;
+use crate::daemon;
+use crate::kinds::Kind;
+
+/// Runs the command; the exit code is the command's own (`exec` passes on the container's).
+pub(crate) fn run(cli: Cli, settings: Settings) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Agent(args) if args.action.is_none() => done(daemon::agent(args, settings)),
+        Command::Cri(args) => done(daemon::cri(args, settings)),
+        Command::Api(args) => done(daemon::api(args, settings)),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "podd", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        command => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("start the async runtime")?
+            .block_on(client_command(command, settings)),
+    }
+}
+
+async fn client_command(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Exec(args) => return exec::run(args, &settings).await,
+        Command::Apply(args) => apply::run(args, &settings).await?,
+        Command::Delete(args) => delete::run(args, &settings).await?,
+        Command::Get(args) => get::run(args, &settings).await?,
+        Command::Describe(args) => describe::run(args, &settings).await?,
+        Command::Logs(args) => logs::run(args, &settings).await?,
+        Command::Wait(args) => wait::run(args, &settings).await?,
+        Command::Play(args) => match args.what {
+            PlayWhat::Kube(args) => play::run(args, &settings).await?,
+        },
+        Command::Kube(args) => match args.what {
+            KubeWhat::Play(args) => play::run(args, &settings).await?,
+            KubeWhat::Down(args) => play::down(&args.files, &args.namespace.namespace, &settings).await?,
+        },
+        Command::Pull(args) => images::pull(args, &settings).await?,
+        Command::Images(args) => images::list(args, &settings).await?,
+        Command::Rmi(args) => images::remove(args, &settings).await?,
+        Command::Load(args) => images::load(args, &settings).await?,
+        Command::Version(args) => version::run(args, &settings).await?,
+        Command::Agent(args) => match args.action {
+            Some(AgentAction::Stop { pods, timeout }) => agent::stop(pods, timeout, &settings).await?,
+            Some(AgentAction::Status) => return agent::status(&settings).await,
+            None => unreachable!("running the agent was dispatched before"),
+        },
+        Command::Cri(_) | Command::Api(_) | Command::Completion { .. } => {
+            unreachable!("commands without a client were dispatched before")
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn done(result: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+/// The objects of a kind, in a namespace where the kind has one.
+fn objects(client: &kube::Client, kind: &Kind, namespace: &str) -> Api<DynamicObject> {
+    if kind.namespaced {
+        Api::namespaced_with(client.clone(), namespace, &kind.resource())
+    } else {
+        Api::all_with(client.clone(), &kind.resource())
+    }
+}
+
+/// The name of a pod given as `NAME` or `pod/NAME`.
+fn pod_name(text: &str) -> anyhow::Result<&str> {
+    match text.split_once('/') {
+        None => Ok(text),
+        Some(("pod" | "pods" | "po", name)) => Ok(name),
+        Some((other, _)) => anyhow::bail!("\"{other}\" has no containers of its own; name a pod"),
+    }
+}
+
+/// What the API answered, in its own words.
+fn api_error(error: kube::Error) -> anyhow::Error {
+    match error {
+        kube::Error::Api(status) => anyhow::anyhow!("{}", status.message),
+        other => anyhow::Error::new(other).context("ask the agent"),
+    }
+}

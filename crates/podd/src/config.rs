@@ -1,0 +1,183 @@
+//! What a node is called and where it lives: defaults, then the configuration file, then flags.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use serde::Deserialize;
+
+use crate::cli::NodeArgs;
+
+/// Where the configuration is looked for.
+const DEFAULT_FILE: &str = "/etc/podd/config.toml";
+/// The instance that has the plain names.
+const DEFAULT_INSTANCE: &str = "podd";
+/// The longest instance name: a network interface's name is built from it.
+const INSTANCE_MAX: usize = 10;
+
+/// The configuration file. What it does not know it refuses.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct File {
+    instance: Option<String>,
+    node_name: Option<String>,
+    root: Option<PathBuf>,
+    run: Option<PathBuf>,
+    logs: Option<PathBuf>,
+    manifests: Option<PathBuf>,
+    cgroup_root: Option<String>,
+    network: NetworkFile,
+    registries: RegistriesFile,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct NetworkFile {
+    bridge: Option<String>,
+    subnet: Option<String>,
+    mtu: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct RegistriesFile {
+    /// Registries spoken to over plain HTTP though they are not on loopback.
+    insecure: Vec<String>,
+    /// Registry name → addresses to try before it.
+    mirrors: BTreeMap<String, Vec<String>>,
+}
+
+/// Everything the composition root needs to know of a node.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Settings {
+    /// The configuration file that was named, if one was.
+    pub(crate) config: Option<PathBuf>,
+    pub(crate) instance: String,
+    pub(crate) node_name: String,
+    pub(crate) root: PathBuf,
+    pub(crate) run: PathBuf,
+    pub(crate) logs: PathBuf,
+    pub(crate) manifests: PathBuf,
+    pub(crate) cgroup_root: String,
+    pub(crate) bridge: String,
+    pub(crate) subnet: String,
+    pub(crate) mtu: Option<u32>,
+    pub(crate) insecure_registries: Vec<String>,
+    pub(crate) mirrors: BTreeMap<String, Vec<String>>,
+}
+
+impl Settings {
+    /// The socket of the Kubernetes API and of podd's own routes.
+    pub(crate) fn api_socket(&self) -> PathBuf {
+        self.run.join("podd.sock")
+    }
+
+    /// The CRI socket.
+    pub(crate) fn cri_socket(&self) -> PathBuf {
+        self.run.join("cri.sock")
+    }
+
+    /// The socket of the agent's kubelet interface, when the API is another process.
+    pub(crate) fn kubelet_socket(&self) -> PathBuf {
+        self.run.join("kubelet.sock")
+    }
+
+    /// Where an agent that the command line started writes its own log.
+    pub(crate) fn agent_log(&self) -> PathBuf {
+        self.run.join("agent.log")
+    }
+}
+
+/// The settings of the node that the arguments name.
+pub(crate) fn load(args: &NodeArgs) -> anyhow::Result<Settings> {
+    let file = match &args.config {
+        Some(path) => read(path)?,
+        None if Path::new(DEFAULT_FILE).exists() => read(Path::new(DEFAULT_FILE))?,
+        None => File::default(),
+    };
+    settings(args.clone(), file, &host_name())
+}
+
+fn read(path: &Path) -> anyhow::Result<File> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("{}", path.display()))
+}
+
+/// Flags win over the file, the file over what the instance's name gives.
+fn settings(args: NodeArgs, file: File, host_name: &str) -> anyhow::Result<Settings> {
+    let instance = args.instance.or(file.instance).unwrap_or_else(|| DEFAULT_INSTANCE.into());
+    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if instance.is_empty() || instance.len() > INSTANCE_MAX || !instance.bytes().all(fits) {
+        bail!("the instance name {instance:?} must be 1 to {INSTANCE_MAX} lower case letters, digits or dashes");
+    }
+    let plain = instance == DEFAULT_INSTANCE;
+    let place = |base: &str| PathBuf::from(base).join(&instance);
+    let cgroup_root = args
+        .cgroup_root
+        .or(file.cgroup_root)
+        .unwrap_or_else(|| if plain { "/".into() } else { format!("/{instance}") });
+    if !cgroup_root.starts_with('/') || cgroup_root.split('/').any(|part| part == "..") {
+        bail!("the cgroup root {cgroup_root:?} must be an absolute path within the hierarchy, like /{instance}");
+    }
+    Ok(Settings {
+        config: args.config,
+        node_name: file.node_name.unwrap_or_else(|| host_name.to_ascii_lowercase()),
+        root: args.root.or(file.root).unwrap_or_else(|| place("/var/lib")),
+        run: args.run.or(file.run).unwrap_or_else(|| place("/run")),
+        logs: args
+            .logs
+            .or(file.logs)
+            .unwrap_or_else(|| if plain { "/var/log/pods".into() } else { place("/var/log/pods") }),
+        manifests: args.manifests.or(file.manifests).unwrap_or_else(|| place("/etc").join("manifests")),
+        cgroup_root,
+        bridge: file.network.bridge.unwrap_or_else(|| format!("{instance}0")),
+        subnet: file.network.subnet.unwrap_or_else(|| "10.85.0.0/16".into()),
+        mtu: file.network.mtu,
+        insecure_registries: file.registries.insecure,
+        mirrors: file.registries.mirrors,
+        instance,
+    })
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "localhost".into(), |name| name.trim().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_derives_from_the_instance() {
+        let plain = settings(NodeArgs::default(), File::default(), "Host").unwrap();
+        assert_eq!(plain.root, Path::new("/var/lib/podd"));
+        assert_eq!(plain.api_socket(), Path::new("/run/podd/podd.sock"));
+        assert_eq!(
+            (plain.bridge.as_str(), plain.cgroup_root.as_str(), plain.node_name.as_str()),
+            ("podd0", "/", "host")
+        );
+        let second =
+            settings(NodeArgs { instance: Some("two".into()), ..Default::default() }, File::default(), "h").unwrap();
+        assert_eq!(second.root, Path::new("/var/lib/two"));
+        assert_eq!(second.logs, Path::new("/var/log/pods/two"));
+        assert_eq!((second.bridge.as_str(), second.cgroup_root.as_str()), ("two0", "/two"));
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file: File = toml::from_str("root = \"/a\"\nrun = \"/b\"\n[network]\nsubnet = \"10.9.0.0/24\"\n").unwrap();
+        let args = NodeArgs { root: Some("/c".into()), ..Default::default() };
+        let settings = settings(args, file, "h").unwrap();
+        assert_eq!((settings.root, settings.run, settings.subnet), ("/c".into(), "/b".into(), "10.9.0.0/24".into()));
+    }
+
+    #[test]
+    fn what_the_file_does_not_know_is_refused() {
+        let error = toml::from_str::<File>("rooot = \"/a\"").unwrap_err().to_string();
+        assert!(error.contains("rooot"), "{error}");
+        for bad in ["", "A", "way-too-long-a-name"] {
+            let args = NodeArgs { instance: Some(bad.into()), ..Default::default() };
+            assert!(settings(args, File::default(), "h").is_err(), "{bad}");
+        }
+    }
+}
