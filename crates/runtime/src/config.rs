@@ -17,7 +17,7 @@ pub struct Config {
     /// names no `cgroup_parent`.
     pub cgroup_root: PathBuf,
     /// The pods' network.
-    pub network: crate::network::podd_net::Config,
+    pub network: podd_net::Config,
     /// How images are pulled and kept.
     pub images: podd_image::Config,
     /// When a container's log is rotated by its shim. Zeroes, the default, leave it to the caller, as a kubelet wants.
@@ -32,15 +32,16 @@ impl Config {
     /// # Errors
     /// When the kernel does not tell its boot id (procfs is missing).
     pub fn new(instance: &str, root: &Path, run: &Path) -> std::io::Result<Self> {
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
         Ok(Self {
             instance: instance.to_owned(),
             root: root.to_owned(),
             run: run.to_owned(),
             cgroup_root: PathBuf::from("/").join(instance),
-            network: crate::network::config(instance, root),
+            network: crate::network::config(instance, root, &boot_id),
             images: podd_image::Config::default(),
             log_limits: LogLimits::default(),
-            boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned(),
+            boot_id,
         })
     }
 }

@@ -5,10 +5,10 @@ use std::future::Future;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
-use crate::network::podd_net::Network;
 use podd_cgroup::{Group, Hierarchy};
 use podd_cri::streaming;
 use podd_image::Store;
+use podd_net::Network;
 use podd_shim::wire::Event;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
