@@ -18,7 +18,7 @@ use crate::ledger::{Lease, Ledger, Sysctl};
 use crate::links::{self, Step};
 use crate::netlink::{NETFILTER, ROUTE, Request, Socket, errno};
 use crate::ports::{PortHolder, Protocol};
-use crate::{nft, ruleset};
+use crate::{conntrack, nft, ruleset};
 
 /// Ports that a bridge can have (`BR_MAX_PORTS` less the one that means none).
 pub(crate) const BRIDGE_PORTS: u32 = 1023;
@@ -96,6 +96,7 @@ impl Host {
             match apply(&mut self.route, plan) {
                 Err(Error::Kernel { source, .. }) if again && errno(&source) == Some(Errno::EXIST) => {
                     self.clear(config, &host)?;
+                    clear_pod(netns)?;
                 }
                 Err(Error::Kernel { source, .. }) if errno(&source) == Some(Errno::XFULL) => {
                     return Err(Error::NoBridgePort { bridge: config.bridge.clone(), limit: BRIDGE_PORTS });
@@ -121,6 +122,12 @@ impl Host {
         apply(&mut self.route, vec![links::delete_link(name)])
     }
 
+    /// Waits until the bridge forwards to a pod that is up.
+    pub(crate) fn settle(&mut self, config: &Config, lease: &Lease) -> Result<()> {
+        settle(&mut self.route, &end_of(lease).0)?;
+        settle(&mut self.route, &config.bridge)
+    }
+
     fn enslave(&mut self, lease: &Lease, fine: &'static [Errno]) -> Result<()> {
         let (host, _) = end_of(lease);
         apply(&mut self.route, links::enslave(&host, self.bridge, &lease.sandbox, fine))
@@ -128,7 +135,8 @@ impl Host {
 
     pub(crate) fn open_ports(&mut self, config: &Config, lease: &Lease) -> Result<()> {
         let what = || format!("open the host ports of sandbox {}", lease.sandbox);
-        nft::add(&mut self.nft, &config.table(), &ruleset::elements(lease)).context(what)
+        nft::add(&mut self.nft, &config.table(), &ruleset::elements(lease)).context(what)?;
+        conntrack::forget(&mut self.nft, lease)
     }
 
     pub(crate) fn close_ports(&mut self, config: &Config, lease: &Lease) -> Result<()> {
@@ -153,6 +161,17 @@ impl Host {
     }
 }
 
+/// Removes the interface that a torn attach to the same namespace, with another address, has left.
+fn clear_pod(netns: BorrowedFd<'_>) -> Result<()> {
+    let mut socket = Socket::open(ROUTE, Some(netns)).context(|| "open a netlink socket in the pod's namespace")?;
+    match link(&mut socket, links::POD_INTERFACE)? {
+        Some(found) if found.kind == Some(InfoKind::Veth) => {
+            apply(&mut socket, vec![links::delete_link(links::POD_INTERFACE)])
+        }
+        _ => Ok(()),
+    }
+}
+
 fn holder(table: &str, element: &ruleset::Element) -> Option<PortHolder> {
     let (host_ip, service) = match element.key.len() {
         12 => (Some(IpAddr::from(*element.key.first_chunk::<4>()?)), &element.key[4..]),
@@ -171,7 +190,8 @@ fn holder(table: &str, element: &ruleset::Element) -> Option<PortHolder> {
 /// Closes ports without anything else being ready, as after a restart.
 pub(crate) fn close_ports(nft: &mut Socket, config: &Config, lease: &Lease) -> Result<()> {
     let what = || format!("close the host ports of sandbox {}", lease.sandbox);
-    nft::delete(nft, &config.table(), &ruleset::elements(lease)).context(what)
+    nft::delete(nft, &config.table(), &ruleset::elements(lease)).context(what)?;
+    conntrack::forget(nft, lease)
 }
 
 /// Takes away all that is ours: links that are left, table, bridge; sysctls get their old values. Fine if it is gone.
@@ -278,6 +298,13 @@ fn link(route: &mut Socket, name: &str) -> Result<Option<Link>> {
         Err(error) if errno(&error) == Some(Errno::NODEV) => Ok(None),
         Err(error) => Err(Error::kernel(format!("find interface {name}"), error)),
     }
+}
+
+/// Waits until an interface that is up sends. The kernel notes a link's coming up in a work queue, and what is sent before
+/// that is lost: the first packet, and with it a second until it is sent again. Asking for the link does the work that
+/// is queued for it (since Linux 6.8).
+pub(crate) fn settle(route: &mut Socket, name: &str) -> Result<()> {
+    index_of(route, name).map(|_| ())
 }
 
 /// The index of an interface in the namespace of the socket.

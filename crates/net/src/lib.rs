@@ -17,6 +17,7 @@
 //! `bridge-nf-call-iptables` may be on or off.
 
 mod config;
+mod conntrack;
 mod error;
 mod host;
 mod ledger;
@@ -27,6 +28,7 @@ mod nft;
 mod pool;
 mod ports;
 mod ruleset;
+mod sockets;
 
 pub use config::{Config, host_interface};
 pub use error::{Error, Kind, Result};

@@ -14,6 +14,8 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 /// rtnetlink.
 pub(crate) const ROUTE: u32 = 0;
+/// sock_diag.
+pub(crate) const SOCK_DIAG: u32 = 4;
 /// nfnetlink.
 pub(crate) const NETFILTER: u32 = 12;
 
@@ -67,6 +69,9 @@ impl Socket {
     ///
     /// The outer error is that of the sockets, or of a transaction as a whole.
     pub(crate) fn send(&mut self, requests: &[Request]) -> io::Result<Vec<io::Result<()>>> {
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
         let first = self.begin(requests, 0)?;
         let mut outcomes: Vec<Option<io::Result<()>>> = requests.iter().map(|_| None).collect();
         while let Some(length) = self.receive()? {

@@ -14,6 +14,7 @@ use crate::ledger::{Lease, Ledger};
 use crate::links;
 use crate::netlink::{NETFILTER, ROUTE, Socket};
 use crate::ports::{self, PortHolder, PortMapping};
+use crate::sockets;
 
 /// A pod that lives, as the runtime's records have it.
 #[derive(Debug, Clone)]
@@ -64,6 +65,9 @@ impl Network {
         ports::check(ports)?;
         let attached = self.attach_host(sandbox, netns, ports).and_then(|lease| {
             self.attach_pod(netns, &lease)?;
+            if let Some(host) = &mut self.state().host {
+                host.settle(&self.config, &lease)?;
+            }
             Ok(lease.addresses)
         });
         if let Err(error) = &attached {
@@ -109,6 +113,7 @@ impl Network {
         if !ports.is_empty() && ledger.lease(sandbox).is_none() {
             let mut holders = ledger.holders();
             holders.extend(host.foreign_holders(&self.config)?);
+            holders.extend(sockets::listeners(ports)?);
             ports::check_free(ports, &holders)?;
         }
         let lease = ledger.take(sandbox, ports)?;
@@ -126,7 +131,8 @@ impl Network {
             |address: &IpAddr| gateways.iter().find(|gateway| gateway.addr().is_ipv4() == address.is_ipv4());
         let with_prefix = |address: &IpAddr| IpNet::new(*address, of_family(address)?.prefix_len()).ok();
         let addresses: Vec<IpNet> = lease.addresses.iter().filter_map(with_prefix).collect();
-        host::apply(&mut socket, links::configure_pod(index, &addresses, &gateways))
+        host::apply(&mut socket, links::configure_pod(index, &addresses, &gateways))?;
+        host::settle(&mut socket, links::POD_INTERFACE)
     }
 
     /// Gives back what a pod has of the network; fine if that is nothing. Its link goes with its namespace: removing it

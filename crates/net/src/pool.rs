@@ -7,7 +7,8 @@ use ipnet::Ipv4Net;
 
 /// The pods' addresses of one IPv4 subnet: all but the network's, the gateway's (the first) and the broadcast's.
 ///
-/// An address that was given back is the last to be handed out again: peers may still have it in their caches.
+/// An address that was given back is handed out again when the turn comes round to it, not at once: peers may still have it
+/// in their caches, and its old link may still be there.
 #[derive(Debug)]
 pub(crate) struct Pool {
     first: u32,
@@ -85,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_freed_address_is_the_last_to_come_again() {
+    fn a_freed_address_comes_again_when_its_turn_does() {
         let mut pool = pool("10.0.0.0/29");
         for expected in [2, 3, 4, 5, 6, 2, 3] {
             let ip = pool.take().unwrap();

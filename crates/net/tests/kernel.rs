@@ -1,11 +1,12 @@
 //! The network against the real kernel. Each test is a machine of its own: a network namespace with an uplink to another
 //! one, "outside". Needs root.
+#![allow(clippy::unwrap_used)] // Tests; clippy allows it in functions marked as such only.
 
 mod world;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use podd_net::{Attached, Config, Error, Network, PortMapping, Protocol, host_interface};
 use world::{HOST, OUTSIDE, Place, Pod, World, ip, tcp, udp};
@@ -123,6 +124,85 @@ fn a_host_ip_restricts_a_host_port() {
         let error = network.attach("c", world.netns().as_fd(), &[port(Protocol::Tcp, None, 8080, 80)]).unwrap_err();
         assert!(error.to_string().starts_with("host port 8080/tcp is taken by sandbox "), "{error}");
         assert_eq!(network.port_holders().len(), 3);
+    });
+}
+
+#[test]
+fn a_port_that_the_host_listens_on_is_refused() {
+    World::run(|world| {
+        let network = world.network();
+        let bound = |address: &str| world.host().run(|| std::net::TcpListener::bind(address).unwrap());
+        let datagram = world.host().run(|| std::net::UdpSocket::bind("127.0.0.1:53").unwrap());
+        let (everywhere, one, six) = (bound("0.0.0.0:8080"), bound(&format!("{HOST}:8081")), bound("[::]:8082"));
+        let netns = world.netns();
+        let attach = |protocol, ip, number| network.attach("a", netns.as_fd(), &[port(protocol, ip, number, 80)]);
+        let table = [
+            (Protocol::Tcp, None, 8080, "host port 8080/tcp is taken by a socket of the host that listens"),
+            (
+                Protocol::Tcp,
+                Some("127.0.0.1"),
+                8080,
+                "host port 8080/tcp on 127.0.0.1 is taken by a socket of the host",
+            ),
+            (Protocol::Tcp, None, 8081, "host port 8081/tcp is taken by a socket of the host that listens on 198.51"),
+            (Protocol::Tcp, None, 8082, "host port 8082/tcp is taken by a socket of the host that listens"),
+            (Protocol::Udp, None, 53, "host port 53/udp is taken by a socket of the host that listens on 127.0.0.1"),
+        ];
+        for (protocol, ip, number, text) in table {
+            let error = attach(protocol, ip, number).unwrap_err().to_string();
+            assert!(error.starts_with(text), "{error}");
+        }
+        attach(Protocol::Tcp, Some("127.0.0.1"), 8081).unwrap();
+        network.detach("a").unwrap();
+        attach(Protocol::Udp, None, 8080).unwrap();
+        network.detach("a").unwrap();
+        drop((everywhere, one, six, datagram));
+        attach(Protocol::Tcp, None, 8080).unwrap();
+    });
+}
+
+#[test]
+fn a_client_that_keeps_sending_reaches_the_pod_of_the_moment() {
+    World::run(|world| {
+        let network = world.network();
+        let first = world.pod(&network, "first", &[]);
+        let client = world.outside().run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+        client.connect(at(HOST, 53)).unwrap();
+        client.set_read_timeout(Some(Duration::from_millis(400))).unwrap();
+        let answered = |pod: &Pod| {
+            let server = pod.place().run(|| UdpSocket::bind((pod.address, 53)).unwrap());
+            server.set_read_timeout(Some(Duration::from_millis(400))).unwrap();
+            let _refused_before = client.take_error();
+            let mut word = [0; 4];
+            let _refused = client.send(b"ping");
+            server.recv_from(&mut word).is_ok()
+        };
+        let ports = [port(Protocol::Udp, None, 53, 53)];
+        assert!(!answered(&first), "there is no host port yet");
+        network.detach("first").unwrap();
+        let second = world.pod(&network, "second", &ports);
+        assert!(answered(&second), "the connection of before is forgotten");
+        network.detach("second").unwrap();
+        let third = world.pod(&network, "third", &ports);
+        assert!(answered(&third), "and so is that to the pod that is gone");
+    });
+}
+
+#[test]
+fn strict_reverse_path_filters_are_no_hindrance() {
+    World::run(|world| {
+        for place in ["all", "default", "up0"] {
+            std::fs::write(format!("/proc/sys/net/ipv4/conf/{place}/rp_filter"), "1").unwrap();
+        }
+        let network = world.network();
+        let pod = world.pod(&network, "a", &[port(Protocol::Tcp, None, 8080, 80)]);
+        let web = SocketAddr::new(pod.address, 80);
+        for (place, target) in
+            [(world.outside(), HOST), (world.host(), HOST), (world.host(), "127.0.0.1"), (pod.place(), HOST)]
+        {
+            tcp(&pod.place(), web, &place, at(target, 8080)).unwrap();
+        }
+        assert!(tcp(&world.outside(), at(OUTSIDE, 81), &pod.place(), at(OUTSIDE, 81)).is_ok());
     });
 }
 
