@@ -14,8 +14,8 @@ use podd_sys::namespace::{PodNamespacesSpec, create_pod_namespaces, with_netns};
 pub(crate) const HOST: &str = "198.51.100.1";
 /// The other end of it.
 pub(crate) const OUTSIDE: &str = "198.51.100.2";
-/// Long enough for a busy machine, short enough for what must not be reached.
-const PATIENCE: Duration = Duration::from_millis(400);
+/// Long enough for a busy machine.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(crate) struct World {
     host: OwnedFd,
@@ -105,16 +105,13 @@ impl World {
         nft(&[(10 << 8 | 2, 4 | 1, body)], true);
     }
 
+    /// How many host ports the table holds of sandboxes whose names begin with `pod-`.
     pub(crate) fn table_elements(&self) -> usize {
-        ["ports4", "ports4_at"]
-            .into_iter()
-            .map(|map| {
-                let body = [&[1, 0, 0, 0][..], &attribute(1, "podd"), &attribute(2, map)].concat();
-                let answer = nft(&[(10 << 8 | 13, 0x301, body)], false);
-                // An element's comment is its sandbox's name, and begins with a kind and a length.
-                answer.windows(4).filter(|window| matches!(window, [0, 1..64, b'a'..=b'z', _])).count()
-            })
-            .sum()
+        let of_map = |map: &str| {
+            let body = [&[1, 0, 0, 0][..], &attribute(1, "podd"), &attribute(2, map)].concat();
+            nft(&[(10 << 8 | 13, 0x301, body)], false).windows(4).filter(|window| window == b"pod-").count()
+        };
+        of_map("ports4") + of_map("ports4_at")
     }
 }
 
@@ -142,7 +139,16 @@ pub(crate) fn tcp(
     client: &Place<'_>,
     to: SocketAddr,
 ) -> io::Result<SocketAddr> {
-    let listener = server.run(|| TcpListener::bind(listen))?;
+    // A program that another test is just starting may hold the listener of before, until it has closed what it inherited.
+    let deadline = Instant::now() + PATIENCE;
+    let listener = loop {
+        match server.run(|| TcpListener::bind(listen)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            bound => break bound?,
+        }
+    };
     let mut stream = client.run(|| TcpStream::connect_timeout(&to, PATIENCE))?;
     listener.set_nonblocking(true)?;
     let (mut accepted, seen) = listener.accept()?;
