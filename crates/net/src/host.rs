@@ -7,23 +7,20 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use netlink_packet_core::Parseable;
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use netlink_packet_route::link::InfoKind;
 use rustix::io::Errno;
 
 use crate::config::{Config, host_interface, is_table_of_podd};
 use crate::error::{Context, Error, Result};
 use crate::ledger::{Lease, Ledger, Sysctl};
 use crate::links::{self, Step};
+use crate::machine::{Link, link, links, overlap, routes, settle, uplink_mtu, vanished};
 use crate::netlink::{NETFILTER, ROUTE, Request, Socket, errno};
 use crate::ports::{PortHolder, Protocol};
 use crate::{conntrack, nft, ruleset};
 
 /// Ports that a bridge can have (`BR_MAX_PORTS` less the one that means none).
 pub(crate) const BRIDGE_PORTS: u32 = 1023;
-/// When the machine has no default route.
-const MTU_WITHOUT_UPLINK: u32 = 1500;
 const FORWARDING: &str = "net.ipv4.ip_forward";
 /// How long namespaces of ended pods may take to go before their links are removed by hand, and how often that is looked
 /// at: there is no event for it.
@@ -37,16 +34,6 @@ pub(crate) struct Host {
     nft: Socket,
     bridge: u32,
     mtu: u32,
-}
-
-/// A link of the host.
-struct Link {
-    index: u32,
-    name: String,
-    alias: String,
-    mtu: u32,
-    controller: Option<u32>,
-    kind: Option<InfoKind>,
 }
 
 impl Host {
@@ -77,7 +64,7 @@ impl Host {
         apply(&mut route, links::bring_up_bridge(&config.bridge, bridge, &config.gateways()))?;
         set_sysctl(&format!("net.ipv4.conf.{}.route_localnet", config.bridge.replace('.', "/")), "1")?;
         forward(config, ledger)?;
-        let table = ruleset::table(&config.table(), &owner, &config.bridge, &config.subnets);
+        let table = ruleset::table(&config.table(), &owner, &config.bridge, &subnets(config, ledger));
         let elements: Vec<_> = ledger.leases().flat_map(ruleset::elements).collect();
         nft::replace(&mut nft, &table, &elements).context(|| format!("make nft table inet {}", table.name))?;
         let mut host = Self { route, nft, bridge, mtu };
@@ -238,6 +225,10 @@ fn remove_ports(route: &mut Socket, bridge: u32) -> Result<()> {
     }
 }
 
+pub(crate) fn open(protocol: u32) -> Result<Socket> {
+    Socket::open(protocol, None).context(|| "open a netlink socket")
+}
+
 /// Sends a plan. The first thing that did not work is the error; what follows it was tried all the same.
 pub(crate) fn apply(socket: &mut Socket, plan: Vec<Step>) -> Result<()> {
     let (steps, requests): (Vec<_>, Vec<Request>) =
@@ -257,10 +248,6 @@ pub(crate) fn apply(socket: &mut Socket, plan: Vec<Step>) -> Result<()> {
 fn end_of(lease: &Lease) -> (String, IpAddr) {
     let address = lease.addresses.first().copied().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
     (host_interface(address), address)
-}
-
-pub(crate) fn open(protocol: u32) -> Result<Socket> {
-    Socket::open(protocol, None).context(|| "open a netlink socket")
 }
 
 /// The bridge, if it is there; an error if the interface of its name is not ours.
@@ -288,126 +275,11 @@ fn named(owner: &str) -> String {
     if owner.is_empty() { "somebody else".into() } else { format!("{owner:?}") }
 }
 
-fn vanished(name: &str) -> Error {
-    Error::kernel(format!("find interface {name}"), Errno::NODEV)
-}
-
-fn link(route: &mut Socket, name: &str) -> Result<Option<Link>> {
-    match route.get(links::get_link(name)) {
-        Ok(answer) => Ok(parse_link(&answer.body)),
-        Err(error) if errno(&error) == Some(Errno::NODEV) => Ok(None),
-        Err(error) => Err(Error::kernel(format!("find interface {name}"), error)),
-    }
-}
-
-/// Waits until an interface that is up sends. The kernel notes a link's coming up in a work queue, and what is sent before
-/// that is lost: the first packet, and with it a second until it is sent again. Asking for the link does the work that
-/// is queued for it (since Linux 6.8).
-pub(crate) fn settle(route: &mut Socket, name: &str) -> Result<()> {
-    index_of(route, name).map(|_| ())
-}
-
-/// The index of an interface in the namespace of the socket.
-pub(crate) fn index_of(route: &mut Socket, name: &str) -> Result<u32> {
-    Ok(link(route, name)?.ok_or_else(|| vanished(name))?.index)
-}
-
-fn links(route: &mut Socket) -> Result<Vec<Link>> {
-    let answers = route.dump(&links::all_links()).context(|| "list interfaces")?;
-    Ok(answers.iter().filter_map(|answer| parse_link(&answer.body)).collect())
-}
-
-fn parse_link(body: &[u8]) -> Option<Link> {
-    let message = LinkMessage::parse(body).ok()?;
-    let mut link = Link {
-        index: message.header.index,
-        name: String::new(),
-        alias: String::new(),
-        mtu: MTU_WITHOUT_UPLINK,
-        controller: None,
-        kind: None,
-    };
-    for attribute in message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name = name,
-            LinkAttribute::IfAlias(alias) => link.alias = alias,
-            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            LinkAttribute::Controller(index) => link.controller = Some(index),
-            LinkAttribute::LinkInfo(infos) => {
-                link.kind = infos.into_iter().find_map(|info| match info {
-                    LinkInfo::Kind(kind) => Some(kind),
-                    _ => None,
-                });
-            }
-            _ => {}
-        }
-    }
-    Some(link)
-}
-
-/// A route of the machine.
-#[derive(Debug, Clone)]
-struct Route {
-    to: IpNet,
-    interface: Option<u32>,
-    metric: u32,
-}
-
-fn routes(route: &mut Socket) -> Result<Vec<Route>> {
-    let answers = route.dump(&links::all_routes()).context(|| "list routes")?;
-    Ok(answers.iter().filter_map(|answer| parse_route(&answer.body)).collect())
-}
-
-fn parse_route(body: &[u8]) -> Option<Route> {
-    let message = RouteMessage::parse(body).ok()?;
-    if matches!(message.header.kind, RouteType::Broadcast | RouteType::Multicast) {
-        return None;
-    }
-    let mut route = Route { to: "0.0.0.0/0".parse().ok()?, interface: None, metric: 0 };
-    for attribute in message.attributes {
-        match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(ip)) => {
-                route.to = IpNet::new(ip.into(), message.header.destination_prefix_length).ok()?;
-            }
-            RouteAttribute::Oif(index) => route.interface = Some(index),
-            RouteAttribute::Priority(metric) => route.metric = metric,
-            _ => {}
-        }
-    }
-    Some(route)
-}
-
-/// Two ways to one address.
-struct Overlap {
-    subnet: IpNet,
-    route: Route,
-}
-
-impl Overlap {
-    fn named(self, route: &mut Socket) -> Error {
-        let index = self.route.interface;
-        let name = links(route).ok().and_then(|links| links.into_iter().find(|link| Some(link.index) == index));
-        let by = name.map_or_else(String::new, |link| format!(" of interface {}", link.name));
-        Error::Overlap { subnet: self.subnet, route: format!("route {}{by}", self.route.to) }
-    }
-}
-
-fn overlap(subnets: &[IpNet], routes: &[Route], own: Option<u32>) -> Option<Overlap> {
-    let meets = |subnet: &IpNet, to: &IpNet| subnet.contains(&to.network()) || to.contains(&subnet.network());
-    let foreign = routes.iter().filter(|route| route.to.prefix_len() > 0 && (own.is_none() || route.interface != own));
-    foreign
-        .flat_map(|route| subnets.iter().map(move |subnet| (route, subnet)))
-        .find(|(route, subnet)| meets(subnet, &route.to))
-        .map(|(route, subnet)| Overlap { subnet: *subnet, route: route.clone() })
-}
-
-/// The MTU of the interface that leads out of the machine.
-fn uplink_mtu(route: &mut Socket, routes: &[Route]) -> Result<u32> {
-    let default = routes.iter().filter(|route| route.to.prefix_len() == 0 && route.interface.is_some());
-    let Some(uplink) = default.min_by_key(|route| route.metric).and_then(|route| route.interface) else {
-        return Ok(MTU_WITHOUT_UPLINK);
-    };
-    Ok(links(route)?.into_iter().find(|link| link.index == uplink).map_or(MTU_WITHOUT_UPLINK, |link| link.mtu))
+/// Where pods are: the subnets, and single addresses of pods that are older than the subnets' last change.
+fn subnets(config: &Config, ledger: &Ledger) -> Vec<IpNet> {
+    let within = |address: &IpAddr| config.subnets.iter().any(|subnet| subnet.contains(address));
+    let older = ledger.leases().flat_map(|lease| lease.addresses.iter().copied()).filter(|address| !within(address));
+    config.subnets.iter().copied().chain(older.map(IpNet::from)).collect()
 }
 
 /// Lets the machine forward, and remembers what to undo.

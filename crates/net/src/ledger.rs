@@ -161,10 +161,9 @@ impl Ledger {
 
     /// Leases the next address to a sandbox; the one it has, if it has one already.
     pub(crate) fn take(&mut self, sandbox: &str, ports: &[PortMapping]) -> Result<Lease> {
-        if let Some(lease) = self.leases.get(sandbox).filter(|lease| lease.ports == ports) {
+        if let Some(lease) = self.leases.get(sandbox) {
             return Ok(lease.clone());
         }
-        self.free(sandbox)?;
         let exhausted = Error::NoAddress { subnet: self.subnet.into(), limit: self.pool.size() };
         let address = self.pool.take().ok_or(exhausted)?;
         let lease = Lease { sandbox: sandbox.to_owned(), addresses: vec![address.into()], ports: ports.to_vec() };

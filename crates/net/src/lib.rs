@@ -4,7 +4,7 @@
 //!  Network ── ledger (leases on disk) ── pool (addresses)          who has what
 //!     │
 //!     ├── links, ruleset                                           plans: values, no effects
-//!     └── host ── netlink, nft                                     effects: the kernel, found and changed
+//!     └── host ── machine, netlink, nft, conntrack, sockets        effects: the kernel, found and changed
 //! ```
 //! A pod has `eth0`, one end of a veth pair whose other end hangs on the instance's bridge. The bridge has the first
 //! address of the subnet and is the pods' gateway; what leaves the subnet is masqueraded. Host ports are elements of two
@@ -22,6 +22,7 @@ mod error;
 mod host;
 mod ledger;
 mod links;
+mod machine;
 mod netlink;
 mod network;
 mod nft;

@@ -248,3 +248,43 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
 pub(crate) fn attribute(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_padded_and_read_back() {
+        let inner = Attributes::default().text(1, "ab").number(2, 7);
+        let bytes = Attributes::default().nest(4, inner).bytes(5, &[1]).0;
+        assert_eq!(bytes.len() % 4, 0);
+        let nested = attribute(&bytes, 4).unwrap();
+        assert_eq!((attribute(nested, 1), attribute(nested, 2)), (Some(&b"ab\0"[..]), Some(&[0, 0, 0, 7][..])));
+        assert_eq!((attribute(&bytes, 5), attribute(&bytes, 6)), (Some(&[1][..]), None));
+    }
+
+    #[test]
+    fn what_is_cut_off_is_the_end() {
+        let bytes = Attributes::default().text(1, "abcdef").0;
+        for length in 0..bytes.len() - 1 {
+            assert_eq!(attributes(&bytes[..length]).count(), 0, "{length}");
+        }
+        assert_eq!(messages(&[0; 16]).count(), 0, "a message shorter than its header");
+        let mut message = [0; 16];
+        message[0] = 20;
+        assert_eq!(messages(&message).count(), 0);
+    }
+
+    #[test]
+    fn each_request_has_its_own_outcome() {
+        let mut socket = Socket::open(ROUTE, None).unwrap();
+        let flags = NLM_F_ACK;
+        let bad = Request { kind: 9999, flags, body: vec![] };
+        let gone = crate::links::delete_link("no-such-link").request;
+        let outcomes = socket.send(&[gone.clone(), bad, gone]).unwrap();
+        let errnos: Vec<_> = outcomes.iter().map(|outcome| errno(outcome.as_ref().unwrap_err())).collect();
+        assert_eq!(errnos, [Some(Errno::NODEV), Some(Errno::OPNOTSUPP), Some(Errno::NODEV)]);
+        assert!(socket.send(&[]).unwrap().is_empty());
+        assert!(!socket.dump(&crate::links::all_links()).unwrap().is_empty());
+    }
+}

@@ -12,6 +12,7 @@ use crate::error::{Context, Error, Result};
 use crate::host::{self, Host};
 use crate::ledger::{Lease, Ledger};
 use crate::links;
+use crate::machine;
 use crate::netlink::{NETFILTER, ROUTE, Socket};
 use crate::ports::{self, PortHolder, PortMapping};
 use crate::sockets;
@@ -83,6 +84,10 @@ impl Network {
     fn attach_host(&self, sandbox: &str, netns: BorrowedFd<'_>, ports: &[PortMapping]) -> Result<Lease> {
         let mut state = self.state();
         let state = &mut *state;
+        if state.ledger.lease(sandbox).is_some_and(|lease| lease.ports != ports) {
+            // Other ports make it another pod's.
+            state.release(&self.config, sandbox)?;
+        }
         let mut ready = state.host.is_some();
         loop {
             let host = match &mut state.host {
@@ -125,14 +130,14 @@ impl Network {
     /// The pod's half.
     fn attach_pod(&self, netns: BorrowedFd<'_>, lease: &Lease) -> Result<()> {
         let mut socket = Socket::open(ROUTE, Some(netns)).context(|| "open a netlink socket in the pod's namespace")?;
-        let index = host::index_of(&mut socket, links::POD_INTERFACE)?;
+        let index = machine::index_of(&mut socket, links::POD_INTERFACE)?;
         let gateways = self.config.gateways();
         let of_family =
             |address: &IpAddr| gateways.iter().find(|gateway| gateway.addr().is_ipv4() == address.is_ipv4());
         let with_prefix = |address: &IpAddr| IpNet::new(*address, of_family(address)?.prefix_len()).ok();
         let addresses: Vec<IpNet> = lease.addresses.iter().filter_map(with_prefix).collect();
         host::apply(&mut socket, links::configure_pod(index, &addresses, &gateways))?;
-        host::settle(&mut socket, links::POD_INTERFACE)
+        machine::settle(&mut socket, links::POD_INTERFACE)
     }
 
     /// Gives back what a pod has of the network; fine if that is nothing. Its link goes with its namespace: removing it

@@ -257,3 +257,67 @@ fn padded(port: u16) -> [u8; 4] {
     let [high, low] = port.to_be_bytes();
     [high, low, 0, 0]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::{PortMapping, Protocol};
+
+    #[test]
+    fn a_port_is_an_element_of_the_map_of_its_kind() {
+        let port = |protocol, ip: &str, host_port| PortMapping {
+            protocol,
+            host_ip: ip.parse().ok(),
+            host_port,
+            container_port: 80,
+        };
+        let lease = Lease {
+            sandbox: "a".into(),
+            addresses: vec!["10.85.0.2".parse().unwrap()],
+            ports: vec![
+                port(Protocol::Tcp, "", 0x1234),
+                port(Protocol::Tcp, "0.0.0.0", 0x1234),
+                port(Protocol::Sctp, "127.0.0.1", 80),
+            ],
+        };
+        let found = elements(&lease);
+        assert_eq!(found.len(), 2, "the same twice is once");
+        assert_eq!((found[0].map, found[0].key.as_slice()), ("ports4", &[6, 0, 0, 0, 0x12, 0x34, 0, 0][..]));
+        assert_eq!(
+            (found[1].map, found[1].key.as_slice()),
+            ("ports4_at", &[127, 0, 0, 1, 132, 0, 0, 0, 0, 80, 0, 0][..])
+        );
+        assert_eq!((found[0].value.as_slice(), found[0].comment.as_str()), (&[10, 85, 0, 2, 0, 80, 0, 0][..], "a"));
+        for (element, map) in found.iter().zip([PORTS, PORTS_AT]) {
+            assert_eq!((element.key.len() as u32, element.value.len() as u32), (map.key.1, map.value.1));
+        }
+    }
+
+    #[test]
+    fn every_rule_ends_in_what_it_does_and_loads_before_it_looks() {
+        let table = table("podd", "me", "podd0", &["10.85.0.0/16".parse().unwrap()]);
+        assert_eq!(table.chains.iter().map(|chain| chain.rules.len()).collect::<Vec<_>>(), [2, 1, 1, 3, 1]);
+        for rule in table.chains.iter().flat_map(|chain| &chain.rules) {
+            assert!(matches!(rule.last(), Some(Dnat { .. } | Masquerade | Jump(_) | Drop)), "{rule:?}");
+            let mut loaded = std::collections::BTreeSet::new();
+            for expression in rule {
+                match expression {
+                    Payload { into, .. } | Meta { into, .. } | Connection { into, .. } | DestinationType { into } => {
+                        loaded.insert(*into);
+                    }
+                    Mask { register, .. } | Equal { register, .. } | Differ { register, .. } => {
+                        assert!(loaded.contains(register), "{rule:?}");
+                    }
+                    Lookup { from, into, .. } => {
+                        assert!(loaded.contains(from), "{rule:?}");
+                        loaded.extend([*into, *into + 1]);
+                    }
+                    Dnat { address, port, .. } => {
+                        assert!(loaded.contains(address) && loaded.contains(port), "{rule:?}")
+                    }
+                    Masquerade | Jump(_) | Drop => {}
+                }
+            }
+        }
+    }
+}

@@ -4,12 +4,13 @@
 
 mod world;
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use podd_net::{Attached, Config, Error, Network, PortMapping, Protocol, host_interface};
-use world::{HOST, OUTSIDE, Place, Pod, World, ip, tcp, udp};
+use world::{HOST, OUTSIDE, Place, Pod, World, ip, ip_batch, tcp, udp};
 
 fn port(protocol: Protocol, host_ip: Option<&str>, host_port: u16, container_port: u16) -> PortMapping {
     PortMapping { protocol, host_ip: host_ip.map(|ip| ip.parse().unwrap()), host_port, container_port }
@@ -331,6 +332,67 @@ fn an_address_whose_old_link_lives_on_is_the_new_pods_alone() {
         assert_eq!(held.place().run(|| ip("-o link show")).lines().count(), 1, "only loopback is left");
         let error = network.attach("more", world.netns().as_fd(), &[]).unwrap_err();
         assert!(error.to_string().starts_with("subnet 10.9.0.0/29 has no free address left, all 5"), "{error}");
+    });
+}
+
+#[test]
+fn pods_attached_side_by_side_are_apart() {
+    World::run(|world| {
+        let network = world.network();
+        let made = |worker: u16| -> Vec<Pod> {
+            let ports = |at| [port(Protocol::Tcp, None, 8000 + worker * 10 + at, 80)];
+            (0..10).map(|at| world.pod(&network, &format!("pod-{worker}-{at}"), &ports(at))).collect()
+        };
+        let made = &made;
+        let pods: Vec<Pod> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..4).map(|worker| scope.spawn(move || made(worker))).collect();
+            workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+        });
+        let addresses: HashSet<IpAddr> = pods.iter().map(|pod| pod.address).collect();
+        assert_eq!((addresses.len(), world.table_elements()), (40, 40));
+        for pod in pods.iter().step_by(13) {
+            let web = SocketAddr::new(pod.address, 80);
+            assert_eq!(tcp(&pod.place(), web, &pods[0].place(), web).unwrap().ip(), pods[0].address);
+        }
+    });
+}
+
+#[test]
+fn a_full_bridge_says_so() {
+    World::run(|world| {
+        let network = world.network();
+        world.pod(&network, "a", &[]);
+        let pair = |at| format!("link add l{at} master podd0 type veth peer name r{at}\nlink set r{at} master podd0\n");
+        ip_batch(&(0..512).map(pair).collect::<String>());
+        let error = network.attach("b", world.netns().as_fd(), &[]).unwrap_err();
+        assert_eq!(error.kind(), podd_net::Kind::Exhausted);
+        assert!(error.to_string().starts_with("bridge podd0 has no free port left: 1023"), "{error}");
+        assert!(!ip("-o link show").contains("pod0a550003"));
+    });
+}
+
+#[test]
+fn pods_of_an_older_subnet_go_on() {
+    World::run(|world| {
+        let old = world.pod(&world.network(), "old", &[]);
+        let network = world.network_with(|config| config.subnets = vec!["10.9.0.0/24".parse().unwrap()]);
+        network.restore(&[attached(&old, &[])]).unwrap();
+        let new = world.pod(&network, "new", &[]);
+        assert_eq!(new.address.to_string(), "10.9.0.2");
+        for pod in [&old, &new] {
+            let seen = tcp(&world.outside(), at(OUTSIDE, 80), &pod.place(), at(OUTSIDE, 80));
+            assert_eq!(seen.unwrap().ip().to_string(), HOST);
+        }
+    });
+}
+
+#[test]
+fn another_attach_with_other_ports_leaves_none_of_the_old() {
+    World::run(|world| {
+        let network = world.network();
+        world.pod(&network, "pod-a", &[port(Protocol::Tcp, None, 8080, 80), port(Protocol::Tcp, None, 8081, 80)]);
+        world.pod(&network, "pod-a", &[port(Protocol::Tcp, None, 8082, 80)]);
+        assert_eq!((network.port_holders().len(), world.table_elements()), (1, 1));
     });
 }
 

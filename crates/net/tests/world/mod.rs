@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use podd_net::{Config, Network, PortMapping};
@@ -189,6 +189,15 @@ pub(crate) fn ip(arguments: &str) -> String {
     let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Many commands of ip(8) at once.
+pub(crate) fn ip_batch(commands: &str) {
+    let mut child = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+    // The last of them may be more than the bridge takes: what follows tells.
+    let written = child.stdin.take().unwrap().write_all(commands.as_bytes());
+    child.wait().unwrap();
+    written.unwrap();
 }
 
 pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
