@@ -50,9 +50,17 @@ struct Loading {
     store: Store,
     spool: Spool,
     /// What the members that held layers turned out to be. The leases keep them until the end.
-    layers: BTreeMap<String, (Blob, Lease)>,
+    layers: BTreeMap<String, Member>,
     /// Images by id, with the names that they got.
     loaded: BTreeMap<Digest, Loaded>,
+}
+
+/// A member that held a layer.
+struct Member {
+    blob: Blob,
+    /// The digest of its uncompressed bytes.
+    diff_id: Digest,
+    _lease: Lease,
 }
 
 /// One image of `manifest.json`.
@@ -193,15 +201,23 @@ impl Loading {
 
     fn docker_layer(&mut self, member: &str, diff_id: Digest) -> Result<Blob, Error> {
         let key = self.spool.resolve(member);
-        if let Some((blob, _)) = self.layers.get(&key) {
-            return Ok(*blob);
+        if let Some(known) = self.layers.get(&key) {
+            return match known.diff_id == diff_id {
+                true => Ok(known.blob),
+                false => {
+                    let reason = format!(
+                        "its uncompressed digest is {}, the image's configuration says {diff_id}",
+                        known.diff_id
+                    );
+                    Err(Error::content(subject(member), reason))
+                }
+            };
         }
         let scratch = self.spool.take(&key).ok_or_else(|| Error::content(subject(member), "it is missing"))?;
         let job =
             Job { store: self.store.clone(), subject: format!("layer {member:?} of the archive"), blob: None, diff_id };
-        let processed = process(&job, Source::Adopt(scratch))?;
-        let blob = processed.0;
-        self.layers.insert(key, processed);
+        let (blob, lease) = process(&job, Source::Adopt(scratch))?;
+        self.layers.insert(key, Member { blob, diff_id, _lease: lease });
         Ok(blob)
     }
 

@@ -65,6 +65,10 @@ pub(crate) fn unpack(stream: impl Read, directory: &Path, layer: &str, limits: &
         let extensions =
             tape.extensions(entry.raw_header_position()).map_err(|reason| Error::content(layer, reason))?;
         unpacking.entry(&mut entry, &extensions)?;
+        // An entry can imply many directories, which cost as much as if they were named.
+        if unpacking.tree.made() > limits.layer_entries {
+            return Err(unpacking.over("layer_entries", limits.layer_entries));
+        }
         // What is left of an entry must not count as header of the next.
         io::copy(&mut entry, &mut io::sink()).map_err(unreadable)?;
     }
@@ -198,7 +202,11 @@ impl Unpacking<'_> {
         path: &[u8],
     ) -> Result<Attributes, Error> {
         let header = entry.header();
+        let old = header.as_old();
         let broken = |error: io::Error| self.invalid(path, &error.to_string());
+        // Some tools leave fields blank that are zero; GNU's and Go's tar read them so.
+        let blank = |field: &[u8]| field.iter().all(|b| matches!(b, 0 | b' '));
+        let number = |field: &[u8], read: io::Result<u64>| if blank(field) { Ok(0) } else { read };
         let id = |stated: Option<u64>, header: io::Result<u64>| -> Result<u32, Error> {
             let id = stated.map_or(header, Ok).map_err(broken)?;
             // The last number means "leave as it is" to chown.
@@ -207,11 +215,13 @@ impl Unpacking<'_> {
                 _ => Err(self.invalid(path, &format!("owner {id} is out of range"))),
             }
         };
+        let mode = number(&old.mode, header.mode().map(u64::from)).map_err(broken)?;
+        let mtime = number(&old.mtime, header.mtime()).map_err(broken)?;
         Ok(Attributes {
-            mode: Mode::from_raw_mode(header.mode().map_err(broken)? & 0o7777),
-            uid: id(extensions.number(b"uid"), header.uid())?,
-            gid: id(extensions.number(b"gid"), header.gid())?,
-            mtime: extensions.mtime().unwrap_or((header.mtime().map_err(broken)? as i64, 0)),
+            mode: Mode::from_raw_mode(mode as u32 & 0o7777),
+            uid: id(extensions.number(b"uid"), number(&old.uid, header.uid()))?,
+            gid: id(extensions.number(b"gid"), number(&old.gid, header.gid()))?,
+            mtime: extensions.mtime().unwrap_or((mtime as i64, 0)),
             xattrs: extensions.xattrs(),
         })
     }

@@ -1,8 +1,7 @@
-//! The directory that a layer is unpacked into, and the only way to touch it.
-//!
-//! A parent is resolved by `openat2` with `RESOLVE_IN_ROOT`: links inside the layer are followed as they will be in
-//! the container, and none leads out (openat2(2)). The last part of a path is never followed. The descriptors of
-//! the last few parents are kept, so that an ordinary file costs four system calls: openat, write, utimensat, close.
+//! The directory that a layer is unpacked into, and the only way to touch it. How the path of an entry leads to
+//! its parent is [`parents`]' story.
+
+mod parents;
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -14,23 +13,19 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
-};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::Size;
 use crate::config::Limits;
 use crate::error::{During as _, Error};
+use parents::{Parent, depth};
 
 /// What overlay reads as "hides the lower directory of this name".
 const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
-/// Parents whose descriptors are kept.
-const CACHED: usize = 16;
 const BLOCK: u64 = 4096;
-/// openat2 gives up with EAGAIN when something is renamed anywhere while it follows "..".
-const RESOLVE_TRIES: usize = 64;
+const HARD_LINK: &str = "make hard link";
 
 /// What an entry says of itself beside its content.
 pub(super) struct Attributes {
@@ -57,12 +52,6 @@ pub(super) struct Tree {
     size: Size,
 }
 
-struct Parent {
-    fd: OwnedFd,
-    /// What is made in it takes its group.
-    setgid: bool,
-}
-
 /// What stood where an entry goes.
 enum Before {
     Nothing,
@@ -86,6 +75,11 @@ impl Tree {
             times: Vec::new(),
             size: Size { bytes: BLOCK, inodes: 1 },
         })
+    }
+
+    /// How many files, directories and links were made so far, beside the root.
+    pub(super) fn made(&self) -> u64 {
+        self.size.inodes - 1
     }
 
     /// Makes a directory, or gives one that is there new attributes.
@@ -187,7 +181,7 @@ impl Tree {
             return Ok(());
         }
         let target_name = OsStr::from_bytes(target_name);
-        self.place(path, "make hard link", |parent, name| {
+        self.place(path, HARD_LINK, |parent, name| {
             rustix::fs::linkat(&from.fd, target_name, &parent.fd, name, AtFlags::empty())
         })
     }
@@ -354,86 +348,6 @@ impl Tree {
         rustix::fs::statat(&parent.fd, name, AtFlags::SYMLINK_NOFOLLOW)
     }
 
-    /// The directory `path`, made with its parents if it is not there.
-    fn parent(&mut self, path: &[u8]) -> Result<Rc<Parent>, Error> {
-        if let Some((_, parent)) = self.parents.iter().rev().find(|(cached, _)| cached == path) {
-            return Ok(Rc::clone(parent));
-        }
-        let parent = match self.resolve(path) {
-            Ok(parent) => parent,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.make_missing(path)?;
-                self.resolve(path).map_err(|error| self.failed("open directory", path, error))?
-            }
-            Err(error) => return Err(self.failed("open directory", path, error)),
-        };
-        self.check_depth(&parent.fd, path)?;
-        self.remember(path, Rc::clone(&parent));
-        Ok(parent)
-    }
-
-    /// Makes the directories that a path takes for granted, from the top down.
-    fn make_missing(&mut self, path: &[u8]) -> Result<(), Error> {
-        let ends = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at);
-        let ends: Vec<usize> = ends.chain([path.len()]).collect();
-        if ends.len() as u64 > self.max_depth {
-            return Err(self.too_deep());
-        }
-        let mut above = Rc::clone(&self.root);
-        let mut start = 0;
-        for end in ends {
-            let name = OsStr::from_bytes(&path[start..end]);
-            match rustix::fs::mkdirat(&above.fd, name, Mode::from_raw_mode(0o755)) {
-                Ok(()) => self.grew(BLOCK),
-                Err(Errno::EXIST) => {}
-                Err(error) => return Err(self.failed("make directory", path, error.into())),
-            }
-            above = self.resolve(&path[..end]).map_err(|error| self.failed("open directory", path, error))?;
-            start = end + 1;
-        }
-        Ok(())
-    }
-
-    fn resolve(&self, path: &[u8]) -> io::Result<Rc<Parent>> {
-        if path.is_empty() {
-            return Ok(Rc::clone(&self.root));
-        }
-        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-        let path = OsStr::from_bytes(path);
-        for _ in 0..RESOLVE_TRIES {
-            match rustix::fs::openat2(&self.root.fd, path, DIRECTORY, Mode::empty(), how) {
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-                Ok(fd) => {
-                    let setgid = rustix::fs::fstat(&fd)?.st_mode & Mode::SGID.bits() != 0;
-                    return Ok(Rc::new(Parent { fd, setgid }));
-                }
-            }
-        }
-        Err(Errno::AGAIN.into())
-    }
-
-    fn remember(&mut self, path: &[u8], parent: Rc<Parent>) {
-        if self.parents.len() == CACHED {
-            self.parents.pop_front();
-        }
-        self.parents.push_back((path.to_vec(), parent));
-    }
-
-    /// Links can make a directory deeper than its path says, and what is too deep cannot be removed again.
-    fn check_depth(&self, fd: &OwnedFd, path: &[u8]) -> Result<(), Error> {
-        match depth(fd) {
-            Ok(depth) if depth.saturating_sub(self.root_depth) as u64 <= self.max_depth => Ok(()),
-            Ok(_) => Err(self.too_deep()),
-            Err(error) if error.kind() == io::ErrorKind::InvalidFilename => Err(self.too_deep()),
-            Err(error) => Err(self.failed("look at", path, error)),
-        }
-    }
-
-    fn too_deep(&self) -> Error {
-        Error::Limit { subject: self.layer.clone(), limit: "depth", value: self.max_depth }
-    }
-
     fn grew(&mut self, bytes: u64) {
         self.size.bytes += bytes;
         self.size.inodes += 1;
@@ -452,7 +366,9 @@ impl Tree {
             Errno::EXIST,
         ];
         let os = error.raw_os_error();
-        let own = os.is_none() || LAYERS_FAULT.iter().any(|errno| Some(errno.raw_os_error()) == os);
+        // Only root unpacks, so this says that a directory cannot be linked.
+        let directory = action == HARD_LINK && os == Some(Errno::PERM.raw_os_error());
+        let own = directory || os.is_none() || LAYERS_FAULT.iter().any(|errno| Some(errno.raw_os_error()) == os);
         match own {
             true => invalid(&self.layer, path, &format!("{action}: {error}")),
             false => Error::Io { action, path: PathBuf::from(OsStr::from_bytes(path)), source: Arc::new(error) },
@@ -484,11 +400,6 @@ fn times((tv_sec, nanos): (i64, u32)) -> Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec { tv_sec, tv_nsec: i64::from(nanos) },
     }
-}
-
-fn depth(fd: &OwnedFd) -> io::Result<usize> {
-    let path = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
-    Ok(path.components().count())
 }
 
 /// The process's umask, without the race of setting it to read it. The cautious one if `/proc` does not say.
