@@ -100,6 +100,11 @@ impl Runtime {
         let engine = Arc::clone(&self.engine);
         blocking(move || network::shutdown(&engine.network)).await
     }
+
+    /// Who holds which port of the host in this instance.
+    pub fn port_holders(&self) -> Vec<podd_net::PortHolder> {
+        self.engine.network.port_holders()
+    }
 }
 
 impl Drop for Runtime {
