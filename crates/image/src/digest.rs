@@ -6,8 +6,6 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
-use crate::error::Error;
-
 /// How many characters of a layer's digest name its directory. Overlay takes the paths of all its lower
 /// directories in one page on older kernels, so they must be short; a clash gets a longer name.
 pub(crate) const SHORT_LEN: usize = 12;
@@ -27,11 +25,6 @@ impl Digest {
     /// The 64 hex digits, without the algorithm.
     pub fn hex(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// The digest of a descriptor or a configuration, which may name an algorithm that the store lacks.
-    pub(crate) fn parse(text: &str) -> Result<Digest, Error> {
-        text.parse().map_err(|reason| Error::Content { subject: format!("digest {text:?}"), reason })
     }
 }
 

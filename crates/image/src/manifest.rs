@@ -231,7 +231,8 @@ pub(crate) fn parse_config(
     if diff_ids.len() != layers {
         return Err(Error::content(subject, format!("it names {} layers, its manifest {layers}", diff_ids.len())));
     }
-    let diff_ids = diff_ids.iter().map(|id| Digest::parse(id)).collect::<Result<_, _>>()?;
+    let parse = |id: &String| id.parse().map_err(|reason| Error::content(subject, format!("diff id {id:?}: {reason}")));
+    let diff_ids = diff_ids.iter().map(parse).collect::<Result<_, _>>()?;
     Ok((config, diff_ids))
 }
 
