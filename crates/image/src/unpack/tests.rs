@@ -301,6 +301,15 @@ fn a_later_entry_takes_the_place_of_an_earlier_one() {
 }
 
 #[test]
+fn a_directory_that_went_and_came_back_is_a_new_one() {
+    let place = unpacked(
+        Archive::default().file("d/e/old", "x").file("d", "a file between").directory("d").file("d/e/new", "x"),
+    );
+    assert_eq!(read(&place, "d/e/new"), "x");
+    assert!(!place.layer().join("d/e/old").exists());
+}
+
+#[test]
 fn a_directory_named_twice_keeps_its_content_and_takes_the_later_attributes() {
     let place = unpacked(Archive::default().directory("d").file("d/x", "x").entry(
         EntryType::Directory,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use podd_image::{ErrorKind, Store};
+use podd_image::{Config, ErrorKind, Store};
 
 use crate::packed::{Packed, Packing, noise, tar_of};
 use crate::registry::Registry;
@@ -37,14 +37,14 @@ async fn on_a_small_disk(disk: PathBuf) {
     let registry = Registry::start().await;
     let small = Packed::of(&["small"], Packing::Gzip);
     registry.push("app", "small", &small);
-    // Fits packed, and fits unpacked, but not both.
-    let big = Packed::new(&[tar_of(&[("noise", &noise(4 << 20))])], Packing::Gzip);
+    // The upper layer fits packed, and fits unpacked, but not both. The lower one fits before it.
+    let big = Packed::new(&[tar_of(&[("x", b"x")]), tar_of(&[("noise", &noise(4 << 20))])], Packing::Gzip);
     registry.push("app", "big", &big);
     // Fits as it is, and unpacks to too much.
     let wide = Packed::new(&[tar_of(&[("text", &b"abcdefgh".repeat(2 << 20))])], Packing::Gzip);
     registry.push("app", "wide", &wide);
     let root = disk.join("store");
-    let store = Store::open(&root, config()).unwrap();
+    let store = Store::open(&root, Config { parallel_layers: 1, ..config() }).unwrap();
     let place = Place { directory: tempfile::tempdir_in(&disk).unwrap(), store };
     place.pull(&registry.name("app:small")).await.unwrap();
     let usage = place.store.usage();

@@ -220,6 +220,8 @@ async fn a_mirror_is_asked_first_without_credentials_and_the_registry_itself_las
     let packed = Packed::of(&["x"], Packing::Gzip);
     registry.push("app", "1", &packed);
     mirror.push("cache/app", "1", &packed);
+    // This one would like to know.
+    empty.login(Login::Basic("user", "secret"));
     let hosts = [(&empty, ""), (&mirror, "cache")];
     let mirrors = hosts.map(|(server, prefix)| Mirror { host: server.host(), prefix: prefix.into() });
     let with_mirrors = Config { mirrors: [(registry.host(), mirrors.to_vec())].into(), ..config() };
