@@ -29,10 +29,12 @@ use podd_shim::wire::{ResolvedUser, ShimError};
 use podd_sys::socket::{receive_with_fds, send_with_fds};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use container::{Inside, run as run_container};
+pub(crate) use container::{Inside, join_cgroups, run as run_container};
 pub(crate) use exec::{Target, run as run_exec};
 pub(crate) use init::run as run_init;
+pub(crate) use privileges::adjust_oom_score;
 pub(crate) use program::exit_code;
+pub(crate) use terminal::resize;
 
 use crate::fault::{Outcome, Stage};
 
@@ -40,10 +42,7 @@ use crate::fault::{Outcome, Stage};
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
     /// Set up, waiting for the start; a terminal's master may come along.
-    Ready {
-        user: ResolvedUser,
-        warnings: Vec<String>,
-    },
+    Ready { user: ResolvedUser, warnings: Vec<String> },
     /// It ends now.
     Failed(ShimError),
 }

@@ -24,15 +24,8 @@ pub(crate) const STAMP: usize = 30;
 pub(crate) fn rfc3339(nanos: i64) -> [u8; STAMP] {
     let mut stamp = *b"0000-00-00T00:00:00.000000000Z";
     let (year, month, day, [hour, minute, second], fraction) = parts(nanos);
-    let fields = [
-        (0, 4, year),
-        (5, 2, month),
-        (8, 2, day),
-        (11, 2, hour),
-        (14, 2, minute),
-        (17, 2, second),
-        (20, 9, fraction),
-    ];
+    let fields =
+        [(0, 4, year), (5, 2, month), (8, 2, day), (11, 2, hour), (14, 2, minute), (17, 2, second), (20, 9, fraction)];
     for (at, digits, value) in fields {
         put(&mut stamp[at..at + digits], value);
     }

@@ -135,7 +135,7 @@ pub(super) fn prepare(
 
 /// Writing "0" moves the writer itself, which a single-threaded process can do without the grace period that moving
 /// another one costs.
-pub(super) fn join_cgroups(files: &[PathBuf]) -> Outcome<()> {
+pub(crate) fn join_cgroups(files: &[PathBuf]) -> Outcome<()> {
     for path in files {
         let file = rustix::fs::openat(CWD, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
         std::fs::File::from(file.on("open cgroup", path)?).write_all(b"0").on("join cgroup", path)?;

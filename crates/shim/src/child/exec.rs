@@ -27,9 +27,7 @@ pub(crate) fn run(spec: &ExecSpec, target: &Target<'_>, stdio: Stdio, channel: C
     // with anything of the shim still open.
     let outside = enter(spec, target, &mut warnings);
     let channel = settle(stdio, channel).unwrap_or_else(|_| podd_sys::fork::exit_now(1));
-    let outcome = outside
-        .and_then(|()| set_up(spec, warnings))
-        .and_then(|prepared| wait_and_exec(prepared, &channel));
+    let outcome = outside.and_then(|()| set_up(spec, warnings)).and_then(|prepared| wait_and_exec(prepared, &channel));
     channel.finish(outcome)
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use podd_shim::wire::{Process, Seccomp, ShimError, ShimErrorKind};
 use podd_sys::seccomp::{Instruction, default_profile, install};
+use rustix::io::Errno;
 
 use super::privileges::Privileges;
 use crate::fault::{Outcome, Stage, refuse, system};
@@ -59,16 +60,16 @@ impl Program {
         let mut refused = None;
         for candidate in &self.candidates {
             let Err(error) = podd_sys::exec::execve(candidate, &self.args, &self.env);
-            match error.raw_os_error() {
+            match Errno::from_io_error(&error) {
                 // As execvp(3): go on with the next directory, but remember that one held the file.
-                Some(libc::ENOENT | libc::ENOTDIR | libc::ENODEV | libc::ESTALE | libc::ETIMEDOUT) => {}
-                Some(libc::EACCES) => refused = Some((candidate, error)),
+                Some(Errno::NOENT | Errno::NOTDIR | Errno::NODEV | Errno::STALE | Errno::TIMEDOUT) => {}
+                Some(Errno::ACCESS) => refused = Some((candidate, error)),
                 _ => return Err(exec_error(candidate, &error)),
             }
         }
         match refused {
             Some((candidate, error)) => Err(exec_error(candidate, &error)),
-            None => Err(exec_error(&self.args[0], &io::Error::from_raw_os_error(libc::ENOENT))),
+            None => Err(exec_error(&self.args[0], &io::Error::from(Errno::NOENT))),
         }
     }
 
@@ -82,9 +83,9 @@ impl Program {
 
 fn exec_error(path: &CString, error: &io::Error) -> ShimError {
     let path = Path::new(std::ffi::OsStr::new(path.to_str().unwrap_or_default()));
-    let kind = match error.raw_os_error() {
-        Some(libc::ENOENT | libc::ENOTDIR) => ShimErrorKind::ExecNotFound,
-        Some(libc::EACCES | libc::EPERM) => ShimErrorKind::ExecPermission,
+    let kind = match Errno::from_io_error(error) {
+        Some(Errno::NOENT | Errno::NOTDIR) => ShimErrorKind::ExecNotFound,
+        Some(Errno::ACCESS | Errno::PERM) => ShimErrorKind::ExecPermission,
         _ => ShimErrorKind::System,
     };
     ShimError { kind, ..system("exec", Some(path), error) }
@@ -146,8 +147,7 @@ mod tests {
     #[test]
     fn a_filter_survives_its_digits() {
         let program = default_profile(0);
-        let text: String =
-            program.iter().flat_map(|i| i.to_bytes()).map(|byte| format!("{byte:02x}")).collect();
+        let text: String = program.iter().flat_map(|i| i.to_bytes()).map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(parse_filter(&text).unwrap(), program);
         for bad in ["", "00", "zz00000000000000", "0000000000000000ff"] {
             assert!(parse_filter(bad).is_err(), "{bad}");

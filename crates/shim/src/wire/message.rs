@@ -98,8 +98,8 @@ pub enum Request {
     State,
     /// The pod's namespaces. → [`Response::Namespaces`] with descriptors in that order.
     Namespaces,
-    /// Ends the shim when no container is left ([`ShimErrorKind::Busy`] otherwise). → [`Response::Done`], then the
-    /// socket is unlinked and closed.
+    /// Ends the shim when no container lives ([`ShimErrorKind::Busy`] otherwise). → [`Response::Done`], then the end
+    /// of the connection; the socket's file is the runtime's to remove.
     Shutdown,
 }
 

@@ -1,0 +1,476 @@
+//! One container: its child until it execs, its output, its end.
+//!
+//! ```text
+//!  create ──► Creating ──Ready──► Created ──start──► (going) ──channel closes──► Running ──reaped──► Exited
+//!                 └─Failed, late──► gone     └─dies──────┴──Failed, late───────────────────────────────▲
+//! ```
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use podd_shim::wire::{
+    CgroupSpec, ContainerSpec, ContainerState, Created, Event, Exit, LogLimits, NamespaceKind, Phase, PidNamespace,
+    ResolvedUser, Response, Scope, ShimError, ShimErrorKind, WindowSize,
+};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use rustix::process::{Pid, PidfdFlags, WaitStatus, pidfd_open};
+use rustix::thread::UnshareFlags;
+
+use crate::child::{self, Heard, Inside, Report, Stdio};
+use crate::clock;
+use crate::fault::{Outcome, Stage, refuse};
+use crate::log::{Channel, LogFile, PIPE_SIZE, Progress, Scratch, Stream};
+use crate::oom;
+use crate::pod::{Caller, Namespaces, Outbox};
+use crate::poller::{Poller, Serial, Token};
+use crate::process::{self, Cradle, Process};
+
+/// What a pipe can hold of a process that has ended, twice: whoever writes on has to be somebody else.
+const LEFT_IN_PIPE: usize = 2 * PIPE_SIZE;
+
+/// A container that has not been forgotten.
+pub(crate) struct Container {
+    pub(crate) id: String,
+    serial: Serial,
+    cgroup: CgroupSpec,
+    deadline_ms: u64,
+    own_pid_namespace: bool,
+    phase: Phase,
+    /// Until it is reaped.
+    process: Option<Process>,
+    /// Until it has exec'd or failed.
+    channel: Option<OwnedFd>,
+    /// It was told to exec.
+    going: bool,
+    /// Who waits for the end of the present step.
+    caller: Option<Caller>,
+    deadline: Option<i64>,
+    user: ResolvedUser,
+    started_at: i64,
+    exit: Option<Exit>,
+    start_error: Option<ShimError>,
+    log: Option<LogFile>,
+    streams: [Option<Stream>; 2],
+    stdin: Option<OwnedFd>,
+    oom_kills_before: u64,
+}
+
+/// What becomes of a container after something has happened to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It stays.
+    Kept,
+    /// It never came to be: whoever waited has been told, and it is dropped.
+    Dropped,
+}
+
+impl Container {
+    /// Forks the child and goes on; the child's report tells how it went.
+    pub(crate) fn create(
+        spec: &ContainerSpec,
+        serial: Serial,
+        namespaces: &Namespaces,
+        pid_namespace: Option<BorrowedFd<'_>>,
+        caller: Caller,
+        poller: &Poller,
+    ) -> Outcome<Self> {
+        let log = match &spec.log {
+            Some(log) => Some(LogFile::open(log.clone()).on("open log", &log.path)?),
+            None => None,
+        };
+        let (files, ends) = if spec.tty { Default::default() } else { pipes(spec.stdin)? };
+        let stdio = if spec.tty { Stdio::Terminal } else { Stdio::Files(files) };
+        let (ours, theirs) = process::channel().stage("make channel")?;
+        let own_pid_namespace = spec.namespaces.pid == PidNamespace::Private;
+        let mut birth = UnshareFlags::NEWNS;
+        if own_pid_namespace {
+            birth |= UnshareFlags::NEWPID;
+        }
+        let cradle = Cradle { namespaces: birth.bits(), pid_namespace, cgroup: spec.cgroup.v2_dir.as_deref() };
+        let inside = inside(spec, namespaces);
+        let oom_kills_before = oom::kills(spec.cgroup.oom_counter.as_deref());
+        let process = Process::fork(&cradle, || child::run_container(spec, &inside, stdio, theirs)).stage("fork")?;
+        let Ends { stdin, stdout, stderr } = ends;
+        let mut container = Self {
+            id: spec.id.clone(),
+            serial,
+            cgroup: spec.cgroup.clone(),
+            deadline_ms: spec.deadline_ms,
+            own_pid_namespace,
+            phase: Phase::Creating,
+            process: Some(process),
+            channel: None,
+            going: false,
+            caller: Some(caller),
+            deadline: Some(process::deadline(spec.deadline_ms)),
+            user: ResolvedUser::default(),
+            started_at: 0,
+            exit: None,
+            start_error: None,
+            log,
+            streams: [None, None],
+            stdin,
+            oom_kills_before,
+        };
+        let watched = container.watch(ours, stdout, stderr, poller);
+        if let Err(error) = watched.stage("watch child") {
+            container.abandon(poller);
+            return Err(error);
+        }
+        Ok(container)
+    }
+
+    fn watch(
+        &mut self,
+        channel: OwnedFd,
+        stdout: Option<OwnedFd>,
+        stderr: Option<OwnedFd>,
+        poller: &Poller,
+    ) -> io::Result<()> {
+        poller.add(&channel, Token::Container(self.serial))?;
+        self.channel = Some(channel);
+        for (fd, which) in [(stdout, Channel::Stdout), (stderr, Channel::Stderr)] {
+            if let Some(fd) = fd {
+                self.follow(fd, which, poller)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn follow(&mut self, fd: OwnedFd, which: Channel, poller: &Poller) -> io::Result<()> {
+        fcntl_setfl(&fd, fcntl_getfl(&fd)? | OFlags::NONBLOCK)?;
+        poller.add(&fd, Token::Output(self.serial, which))?;
+        self.streams[which as usize] = Some(Stream::new(fd, which));
+        Ok(())
+    }
+
+    pub(crate) fn is_exited(&self) -> bool {
+        self.phase == Phase::Exited
+    }
+
+    pub(crate) fn is_process(&self, pid: u32) -> bool {
+        self.process.as_ref().is_some_and(|process| process.pid == pid)
+    }
+
+    /// When the present step has to be over, on the monotonic clock.
+    pub(crate) fn deadline(&self) -> Option<i64> {
+        self.deadline
+    }
+
+    /// Its first process while it runs, and its cgroup.
+    pub(crate) fn running(&self) -> Option<(&Process, &CgroupSpec)> {
+        (self.phase == Phase::Running).then_some(()).and(self.process.as_ref()).map(|process| (process, &self.cgroup))
+    }
+
+    /// Takes the child's reports.
+    pub(crate) fn on_report(&mut self, poller: &Poller, outbox: &mut Outbox) -> Fate {
+        while let Some(channel) = &self.channel {
+            match child::hear(channel.as_fd()) {
+                Heard::Nothing => break,
+                Heard::Report(Report::Ready { user, warnings }, master) => {
+                    if let Some(error) = self.on_ready(user, warnings, master, poller, outbox) {
+                        return self.on_failure(error, poller, outbox);
+                    }
+                }
+                Heard::Report(Report::Failed(error), _) => return self.on_failure(error, poller, outbox),
+                Heard::Closed => {
+                    self.close_channel(poller);
+                    if self.going && self.phase == Phase::Created {
+                        self.phase = Phase::Running;
+                        self.started_at = clock::now();
+                        self.deadline = None;
+                        outbox.answer(&mut self.caller, Ok(Response::Started { started_at: self.started_at }));
+                    }
+                }
+            }
+        }
+        Fate::Kept
+    }
+
+    fn on_ready(
+        &mut self,
+        user: ResolvedUser,
+        warnings: Vec<String>,
+        master: Option<OwnedFd>,
+        poller: &Poller,
+        outbox: &mut Outbox,
+    ) -> Option<ShimError> {
+        if let Some(master) = master
+            && let Err(error) = self.follow(master, Channel::Stdout, poller).stage("watch terminal")
+        {
+            return Some(error);
+        }
+        self.phase = Phase::Created;
+        self.deadline = None;
+        self.user = user.clone();
+        let pid = self.process.as_ref().map_or(0, |process| process.pid);
+        outbox.answer(&mut self.caller, Ok(Response::Created(Created { pid, user, warnings })));
+        None
+    }
+
+    /// The child has failed, or is given up.
+    fn on_failure(&mut self, error: ShimError, poller: &Poller, outbox: &mut Outbox) -> Fate {
+        let fate = if self.phase == Phase::Creating { Fate::Dropped } else { Fate::Kept };
+        if let Some(process) = &self.process {
+            process.kill();
+        }
+        if fate == Fate::Kept {
+            let exit = Exit { code: child::exit_code(&error), finished_at: clock::now(), ..Exit::default() };
+            self.start_error = Some(error.clone());
+            self.finish(exit, outbox);
+        }
+        outbox.answer(&mut self.caller, Err(error));
+        self.abandon(poller);
+        fate
+    }
+
+    /// A step took too long.
+    pub(crate) fn on_deadline(&mut self, poller: &Poller, outbox: &mut Outbox) -> Fate {
+        let stage = if self.going { "start container" } else { "set up container" };
+        let error = refuse(ShimErrorKind::Timeout, stage, "the child missed its deadline and was killed");
+        self.on_failure(error, poller, outbox)
+    }
+
+    /// Lets it exec; the answer comes when the channel closes.
+    pub(crate) fn start(&mut self, caller: Caller) -> Outcome<()> {
+        let channel = match (self.phase, &self.channel) {
+            (Phase::Created, Some(channel)) if !self.going => channel,
+            _ => return Err(refuse(ShimErrorKind::WrongState, "start container", "it does not wait for its start")),
+        };
+        child::let_go(channel.as_fd()).stage("start container")?;
+        self.going = true;
+        self.caller = Some(caller);
+        self.deadline = Some(process::deadline(self.deadline_ms));
+        Ok(())
+    }
+
+    /// Its first process has been reaped.
+    pub(crate) fn on_end(
+        &mut self,
+        status: WaitStatus,
+        poller: &Poller,
+        scratch: &mut Scratch,
+        outbox: &mut Outbox,
+    ) -> Fate {
+        // What it said before its end comes first.
+        if self.on_report(poller, outbox) == Fate::Dropped {
+            return Fate::Dropped;
+        }
+        self.process = None;
+        match self.phase {
+            Phase::Exited => {}
+            Phase::Creating => {
+                let error =
+                    refuse(ShimErrorKind::System, "set up container", format!("the child ended: {}", words(status)));
+                return self.on_failure(error, poller, outbox);
+            }
+            Phase::Created => self.finish(process::exit_of(status, 0), outbox),
+            Phase::Running => {
+                self.drain(poller, scratch);
+                let exit = process::exit_of(status, self.started_at);
+                let kills = oom::kills(self.cgroup.oom_counter.as_deref());
+                let oom_killed = oom::is_kill(self.oom_kills_before, kills, exit.code);
+                self.finish(Exit { oom_killed, ..exit }, outbox);
+            }
+        }
+        Fate::Kept
+    }
+
+    fn finish(&mut self, exit: Exit, outbox: &mut Outbox) {
+        self.phase = Phase::Exited;
+        self.exit = Some(exit);
+        self.deadline = None;
+        self.stdin = None;
+        outbox.events.push(Event::Exited { id: self.id.clone(), exit });
+    }
+
+    /// Moves output into the log. Cheap when there is none.
+    pub(crate) fn on_output(&mut self, which: Channel, poller: &Poller, scratch: &mut Scratch) {
+        let Some(stream) = &mut self.streams[which as usize] else { return };
+        if stream.pump(self.log.as_mut(), scratch) == Progress::Ended {
+            self.end_stream(which, poller, scratch);
+        }
+    }
+
+    /// All that the ended process has written goes into the log. Others may hold its pipes and write on; that is
+    /// followed until the container is forgotten.
+    fn drain(&mut self, poller: &Poller, scratch: &mut Scratch) {
+        for which in [Channel::Stdout, Channel::Stderr] {
+            let Some(stream) = &mut self.streams[which as usize] else { continue };
+            let mut taken = 0;
+            let ended = loop {
+                match stream.pump(self.log.as_mut(), scratch) {
+                    Progress::Read(count) if taken < LEFT_IN_PIPE => taken += count,
+                    Progress::Read(_) | Progress::Empty => break false,
+                    Progress::Ended => break true,
+                }
+            };
+            // With its pid namespace everybody else has ended too.
+            if ended || self.own_pid_namespace {
+                self.end_stream(which, poller, scratch);
+            } else {
+                stream.finish(self.log.as_mut(), scratch);
+            }
+        }
+    }
+
+    fn end_stream(&mut self, which: Channel, poller: &Poller, scratch: &mut Scratch) {
+        if let Some(mut stream) = self.streams[which as usize].take() {
+            stream.finish(self.log.as_mut(), scratch);
+            poller.remove(stream.source());
+        }
+    }
+
+    fn close_channel(&mut self, poller: &Poller) {
+        if let Some(channel) = self.channel.take() {
+            poller.remove(&channel);
+        }
+    }
+
+    /// Lets go of everything: before it is dropped, or when it could not start.
+    pub(crate) fn abandon(&mut self, poller: &Poller) {
+        self.close_channel(poller);
+        for stream in self.streams.iter_mut().filter_map(Option::take) {
+            poller.remove(stream.source());
+        }
+        self.stdin = None;
+        if let Some(process) = self.process.take() {
+            // Reaped as a child that nobody knows.
+            process.kill();
+        }
+    }
+
+    /// Signals the first process, or every process of the cgroup.
+    pub(crate) fn signal(&self, signal: i32, all: bool) -> Outcome<()> {
+        if all && let Some(file) = self.processes_file() {
+            return signal_all(&file, signal).on("signal processes of", &file);
+        }
+        match &self.process {
+            Some(process) => process.signal(signal).stage("signal container"),
+            None => Ok(()),
+        }
+    }
+
+    fn processes_file(&self) -> Option<PathBuf> {
+        let directory = self.cgroup.v2_dir.as_deref().or_else(|| self.cgroup.join.first()?.parent())?;
+        Some(directory.join("cgroup.procs"))
+    }
+
+    /// Changes the terminal's size.
+    pub(crate) fn resize(&self, window: WindowSize) -> Outcome<()> {
+        match &self.streams[Channel::Stdout as usize] {
+            Some(stream) => child::resize(stream.source().as_fd(), window).stage("set terminal size"),
+            None => Ok(()),
+        }
+    }
+
+    /// Closes its stdin.
+    pub(crate) fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Opens the log anew.
+    pub(crate) fn reopen_log(&mut self) -> Outcome<()> {
+        self.log.as_mut().map_or(Ok(()), |log| log.reopen().stage("reopen log"))
+    }
+
+    /// Changes when the log rotates.
+    pub(crate) fn set_log_limits(&mut self, limits: LogLimits) {
+        if let Some(log) = &mut self.log {
+            log.set_limits(limits);
+        }
+    }
+
+    /// What it is, for a runtime that was away; without its execs.
+    pub(crate) fn state(&self) -> ContainerState {
+        ContainerState {
+            id: self.id.clone(),
+            phase: self.phase,
+            pid: self.process.as_ref().map(|process| process.pid),
+            user: self.user.clone(),
+            started_at: self.started_at,
+            exit: self.exit,
+            start_error: self.start_error.clone(),
+            log_bytes_dropped: self.log.as_ref().map_or(0, LogFile::dropped),
+            execs: Vec::new(),
+        }
+    }
+}
+
+/// The shim's ends of a container's pipes.
+#[derive(Debug, Default)]
+struct Ends {
+    stdin: Option<OwnedFd>,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+}
+
+fn pipes(stdin: bool) -> Outcome<([Option<OwnedFd>; 3], Ends)> {
+    let pipe = || pipe_with(PipeFlags::CLOEXEC).stage("make pipe");
+    let (stdin, stdin_end) = match stdin {
+        true => pipe().map(|(read, write)| (Some(read), Some(write)))?,
+        false => (None, None),
+    };
+    let ((stdout, stdout_end), (stderr, stderr_end)) = (pipe()?, pipe()?);
+    for end in [&stdout, &stderr] {
+        // A smaller pipe serves too.
+        let _smaller = fcntl_setpipe_size(end, PIPE_SIZE);
+    }
+    let ends = Ends { stdin: stdin_end, stdout: Some(stdout), stderr: Some(stderr) };
+    Ok(([stdin, Some(stdout_end), Some(stderr_end)], ends))
+}
+
+fn inside<'a>(spec: &ContainerSpec, namespaces: &'a Namespaces) -> Inside<'a> {
+    let of = |scope: Scope, kind| match scope {
+        Scope::Pod => namespaces.get(kind),
+        Scope::Host => None,
+    };
+    let wanted = &spec.namespaces;
+    Inside {
+        net: of(wanted.net, NamespaceKind::Net),
+        ipc: of(wanted.ipc, NamespaceKind::Ipc),
+        uts: of(wanted.uts, NamespaceKind::Uts),
+    }
+}
+
+/// Signals every process in a `cgroup.procs` once, those that come meanwhile included.
+fn signal_all(file: &std::path::Path, signal: i32) -> io::Result<()> {
+    let list = || -> io::Result<BTreeSet<i32>> {
+        let text = std::fs::read_to_string(file)?;
+        Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+    };
+    let mut done = BTreeSet::new();
+    loop {
+        let new: Vec<i32> = list()?.difference(&done).copied().collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let mut held = Vec::new();
+        for number in &new {
+            done.insert(*number);
+            if let Some(pid) = Pid::from_raw(*number)
+                && let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
+            {
+                held.push((*number, pidfd));
+            }
+        }
+        // A number in the list now that was held before is the process that is held: it can't have been reused.
+        let still = list()?;
+        for (number, pidfd) in held {
+            if still.contains(&number) {
+                process::signal_unless_gone(pidfd.as_fd(), signal)?;
+            }
+        }
+    }
+}
+
+fn words(status: WaitStatus) -> String {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "in an unknown way".to_owned(),
+    }
+}

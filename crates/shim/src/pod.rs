@@ -1,0 +1,350 @@
+//! The pod: its namespaces, its containers and execs, and what a runtime may ask of them.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use podd_shim::wire::{
+    ContainerSpec, Event, ExecSpec, NamespaceKind, PidNamespace, Request, Response, SandboxSpec, ShimError,
+    ShimErrorKind, State,
+};
+use podd_sys::namespace::{Kind, open_of_process};
+use rustix::process::WaitStatus;
+use rustix::thread::UnshareFlags;
+
+use crate::child;
+use crate::container::{Container, Fate};
+use crate::fault::{Outcome, Stage, refuse};
+use crate::log::{Channel, Scratch};
+use crate::poller::{Poller, Serial};
+use crate::process::{Cradle, Process};
+use crate::session::{Place, Session};
+
+/// Who called, and under which number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Caller {
+    pub(crate) client: Serial,
+    pub(crate) seq: u64,
+}
+
+/// An answer on its way, with the descriptors that go along.
+pub(crate) struct Answer {
+    pub(crate) caller: Caller,
+    pub(crate) result: Result<Response, ShimError>,
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
+/// What is to be sent after something has happened. Events go first: an exit is told before whoever asked for it hears
+/// that it was done.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    pub(crate) events: Vec<Event>,
+    pub(crate) answers: Vec<Answer>,
+}
+
+impl Outbox {
+    /// Answers whoever waits, once.
+    pub(crate) fn answer(&mut self, caller: &mut Option<Caller>, result: Outcome<Response>) {
+        self.answer_with(caller, result, Vec::new());
+    }
+
+    pub(crate) fn answer_with(&mut self, caller: &mut Option<Caller>, result: Outcome<Response>, fds: Vec<OwnedFd>) {
+        if let Some(caller) = caller.take() {
+            self.answers.push(Answer { caller, result, fds });
+        }
+    }
+}
+
+/// The namespaces that the pod owns.
+#[derive(Debug, Default)]
+pub(crate) struct Namespaces(Vec<(NamespaceKind, OwnedFd)>);
+
+impl Namespaces {
+    pub(crate) fn get(&self, kind: NamespaceKind) -> Option<BorrowedFd<'_>> {
+        self.0.iter().find(|(found, _)| *found == kind).map(|(_, fd)| fd.as_fd())
+    }
+}
+
+/// Everything that a shim knows.
+#[derive(Default)]
+pub(crate) struct Pod {
+    sandbox: Option<String>,
+    namespaces: Namespaces,
+    /// The reaper of a shared PID namespace.
+    init: Option<Process>,
+    /// In the order of their creation.
+    containers: BTreeMap<Serial, Container>,
+    sessions: BTreeMap<Serial, Session>,
+    last: Serial,
+}
+
+impl Pod {
+    pub(crate) fn sandbox(&self) -> Option<&String> {
+        self.sandbox.as_ref()
+    }
+
+    /// Carries out a request. What takes time is answered later, through the outbox.
+    pub(crate) fn call(
+        &mut self,
+        caller: Caller,
+        request: Request,
+        fds: Vec<OwnedFd>,
+        poller: &Poller,
+        outbox: &mut Outbox,
+    ) {
+        let answered = match request {
+            Request::Setup(spec) => self.set_up(spec, fds).map(Some),
+            Request::Create(spec) => self.create(&spec, caller, poller).map(|()| None),
+            Request::Start { id } => self.container(&id).and_then(|container| container.start(caller)).map(|()| None),
+            Request::Exec(spec) => self.exec(&spec, fds, caller, poller).map(|()| None),
+            Request::Namespaces => match self.share_namespaces() {
+                Ok((kinds, fds)) => {
+                    return outbox.answer_with(&mut Some(caller), Ok(Response::Namespaces { kinds }), fds);
+                }
+                Err(error) => Err(error),
+            },
+            Request::State => Ok(Some(Response::State(self.state()))),
+            other => self.order(other, poller).map(|()| Some(Response::Done)),
+        };
+        if let Some(result) = answered.transpose() {
+            outbox.answer(&mut Some(caller), result);
+        }
+    }
+
+    /// The requests that are done at once.
+    fn order(&mut self, request: Request, poller: &Poller) -> Outcome<()> {
+        match request {
+            Request::Signal { id, exec: None, signal, all } => self.container(&id)?.signal(signal, all),
+            Request::Signal { id, exec: Some(exec), signal, .. } => self.session(&id, &exec)?.signal(signal),
+            Request::Resize { id, exec: None, window } => self.container(&id)?.resize(window),
+            Request::Resize { id, exec: Some(exec), window } => self.session(&id, &exec)?.resize(window),
+            Request::CloseStdin { id } => {
+                self.container(&id)?.close_stdin();
+                Ok(())
+            }
+            Request::ReopenLog { id } => self.container(&id)?.reopen_log(),
+            Request::LogLimits { id, limits } => {
+                self.container(&id)?.set_log_limits(limits);
+                Ok(())
+            }
+            Request::Forget { id } => self.forget(&id, poller),
+            Request::ForgetExec { id, exec } => {
+                self.forget_exec(&id, &exec);
+                Ok(())
+            }
+            Request::Shutdown => self.end(),
+            _ => Err(refuse(ShimErrorKind::Invalid, "call", "this request has another place")),
+        }
+    }
+
+    fn set_up(&mut self, spec: SandboxSpec, fds: Vec<OwnedFd>) -> Outcome<Response> {
+        if self.sandbox.is_some() {
+            return Err(refuse(ShimErrorKind::WrongState, "set up sandbox", "it is set up"));
+        }
+        if fds.len() != spec.namespaces.len() {
+            return Err(refuse(ShimErrorKind::Invalid, "set up sandbox", "not as many descriptors as namespaces"));
+        }
+        child::join_cgroups(&spec.cgroup_join)?;
+        if let Some(value) = spec.oom_score_adj {
+            // The runtime has warned of what this machine forbids when it started.
+            child::adjust_oom_score(value, &mut Vec::new())?;
+        }
+        let mut namespaces: Vec<_> = spec.namespaces.into_iter().zip(fds).collect();
+        if spec.pid_namespace {
+            let birth = UnshareFlags::NEWPID | UnshareFlags::NEWNS;
+            let cradle = Cradle { namespaces: birth.bits(), ..Cradle::default() };
+            let init = Process::fork(&cradle, || child::run_init(&spec.init_cgroup_join)).stage("fork init")?;
+            let namespace = open_of_process(init.pid, Kind::Pid).stage("open pid namespace");
+            namespaces.push((NamespaceKind::Pid, namespace.inspect_err(|_| init.kill())?));
+            self.init = Some(init);
+        }
+        self.namespaces = Namespaces(namespaces);
+        self.sandbox = Some(spec.id);
+        Ok(Response::Done)
+    }
+
+    fn create(&mut self, spec: &ContainerSpec, caller: Caller, poller: &Poller) -> Outcome<()> {
+        if self.sandbox.is_none() {
+            return Err(refuse(ShimErrorKind::WrongState, "create container", "the sandbox is not set up"));
+        }
+        if self.containers.values().any(|container| container.id == spec.id) {
+            return Err(refuse(ShimErrorKind::AlreadyExists, "create container", spec.id.clone()));
+        }
+        let target;
+        let pid_namespace = match &spec.namespaces.pid {
+            PidNamespace::Private | PidNamespace::Host => None,
+            PidNamespace::Pod => match self.namespaces.get(NamespaceKind::Pid) {
+                Some(namespace) => Some(namespace),
+                None => {
+                    let message = "the sandbox has no PID namespace";
+                    return Err(refuse(ShimErrorKind::Invalid, "create container", message));
+                }
+            },
+            PidNamespace::Target(id) => {
+                target = self.pid_namespace_of(id)?;
+                Some(target.as_fd())
+            }
+        };
+        let serial = self.last + 1;
+        let container = Container::create(spec, serial, &self.namespaces, pid_namespace, caller, poller)?;
+        self.last = serial;
+        self.containers.insert(serial, container);
+        Ok(())
+    }
+
+    fn exec(&mut self, spec: &ExecSpec, fds: Vec<OwnedFd>, caller: Caller, poller: &Poller) -> Outcome<()> {
+        let pid_namespace = self.pid_namespace_of(&spec.container)?;
+        let (serial, container) = self.find(&spec.container)?;
+        if self.sessions.values().any(|session| session.container == serial && session.id == spec.id) {
+            return Err(refuse(ShimErrorKind::AlreadyExists, "exec", spec.id.clone()));
+        }
+        let (process, cgroup) = container.running().ok_or_else(|| not_running(&spec.container))?;
+        let place = Place { container: serial, process, cgroup, pid_namespace: pid_namespace.as_fd() };
+        let own = self.last + 1;
+        let session = Session::begin(spec, own, &place, fds, caller, poller)?;
+        self.last = own;
+        self.sessions.insert(own, session);
+        Ok(())
+    }
+
+    fn pid_namespace_of(&self, id: &str) -> Outcome<OwnedFd> {
+        let (_, container) = self.find(id)?;
+        let (process, _) = container.running().ok_or_else(|| not_running(id))?;
+        open_of_process(process.pid, Kind::Pid).stage("open pid namespace")
+    }
+
+    fn find(&self, id: &str) -> Outcome<(Serial, &Container)> {
+        let found = self.containers.iter().find(|(_, container)| container.id == id);
+        found.map(|(serial, container)| (*serial, container)).ok_or_else(|| unknown("container", id))
+    }
+
+    fn container(&mut self, id: &str) -> Outcome<&mut Container> {
+        self.containers.values_mut().find(|container| container.id == id).ok_or_else(|| unknown("container", id))
+    }
+
+    fn session(&mut self, container: &str, id: &str) -> Outcome<&mut Session> {
+        let (serial, _) = self.find(container)?;
+        let found = self.sessions.values_mut().find(|session| session.container == serial && session.id == id);
+        found.ok_or_else(|| unknown("exec", id))
+    }
+
+    fn forget(&mut self, id: &str, poller: &Poller) -> Outcome<()> {
+        let Ok((serial, container)) = self.find(id) else { return Ok(()) };
+        if container.running().is_some() {
+            return Err(refuse(ShimErrorKind::WrongState, "forget container", "it runs"));
+        }
+        for (_, mut session) in self.sessions.extract_if(.., |_, session| session.container == serial) {
+            session.abandon(poller);
+        }
+        if let Some(mut container) = self.containers.remove(&serial) {
+            container.abandon(poller);
+        }
+        Ok(())
+    }
+
+    fn forget_exec(&mut self, container: &str, id: &str) {
+        let Ok((serial, _)) = self.find(container) else { return };
+        self.sessions
+            .retain(|_, session| session.container != serial || session.id != id || session.forget() == Fate::Kept);
+    }
+
+    fn end(&mut self) -> Outcome<()> {
+        if let Some(container) = self.containers.values().find(|container| !container.is_exited()) {
+            let message = format!("container {} lives", container.id);
+            return Err(refuse(ShimErrorKind::Busy, "shut down", message));
+        }
+        if let Some(init) = self.init.take() {
+            init.kill();
+        }
+        Ok(())
+    }
+
+    fn share_namespaces(&self) -> Outcome<(Vec<NamespaceKind>, Vec<OwnedFd>)> {
+        let fds: Result<Vec<OwnedFd>, _> = self.namespaces.0.iter().map(|(_, fd)| fd.try_clone()).collect();
+        Ok((self.namespaces.0.iter().map(|(kind, _)| *kind).collect(), fds.stage("share namespaces")?))
+    }
+
+    fn state(&self) -> State {
+        let containers = self.containers.iter().map(|(serial, container)| {
+            let mut state = container.state();
+            let sessions = self.sessions.values().filter(|session| session.container == *serial);
+            state.execs = sessions.map(Session::state).collect();
+            state
+        });
+        State {
+            sandbox: self.sandbox.clone(),
+            init_pid: self.init.as_ref().map(|init| init.pid),
+            containers: containers.collect(),
+        }
+    }
+
+    pub(crate) fn on_container_report(&mut self, serial: Serial, poller: &Poller, outbox: &mut Outbox) {
+        if let Some(container) = self.containers.get_mut(&serial)
+            && container.on_report(poller, outbox) == Fate::Dropped
+        {
+            self.containers.remove(&serial);
+        }
+    }
+
+    pub(crate) fn on_exec_report(&mut self, serial: Serial, poller: &Poller, outbox: &mut Outbox) {
+        if let Some(session) = self.sessions.get_mut(&serial)
+            && session.on_report(poller, outbox) == Fate::Dropped
+        {
+            self.sessions.remove(&serial);
+        }
+    }
+
+    pub(crate) fn on_output(&mut self, serial: Serial, which: Channel, poller: &Poller, scratch: &mut Scratch) {
+        if let Some(container) = self.containers.get_mut(&serial) {
+            container.on_output(which, poller, scratch);
+        }
+    }
+
+    pub(crate) fn on_client_gone(&mut self, client: Serial) {
+        for session in self.sessions.values_mut() {
+            session.on_client_gone(client);
+        }
+    }
+
+    /// A child has been reaped; one that is nobody's was an orphan, or given up before.
+    pub(crate) fn on_end(
+        &mut self,
+        pid: u32,
+        status: WaitStatus,
+        poller: &Poller,
+        scratch: &mut Scratch,
+        outbox: &mut Outbox,
+    ) {
+        if self.init.as_ref().is_some_and(|init| init.pid == pid) {
+            self.init = None;
+            outbox.events.push(Event::InitExited);
+        }
+        self.sessions
+            .retain(|_, session| !session.is_process(pid) || session.on_end(status, poller, outbox) == Fate::Kept);
+        self.containers.retain(|_, container| {
+            !container.is_process(pid) || container.on_end(status, poller, scratch, outbox) == Fate::Kept
+        });
+    }
+
+    /// The next moment at which somebody is late, on the monotonic clock.
+    pub(crate) fn deadline(&self) -> Option<i64> {
+        let containers = self.containers.values().filter_map(Container::deadline);
+        containers.chain(self.sessions.values().filter_map(Session::deadline)).min()
+    }
+
+    /// Gives up whoever is late.
+    pub(crate) fn on_time(&mut self, now: i64, poller: &Poller, outbox: &mut Outbox) {
+        let late = |deadline: Option<i64>| deadline.is_some_and(|deadline| deadline <= now);
+        self.sessions
+            .retain(|_, session| !late(session.deadline()) || session.on_deadline(poller, outbox) == Fate::Kept);
+        self.containers
+            .retain(|_, container| !late(container.deadline()) || container.on_deadline(poller, outbox) == Fate::Kept);
+    }
+}
+
+fn unknown(what: &str, id: &str) -> ShimError {
+    refuse(ShimErrorKind::NotFound, &format!("find {what}"), id)
+}
+
+fn not_running(id: &str) -> ShimError {
+    refuse(ShimErrorKind::WrongState, "enter container", format!("{id} does not run"))
+}
