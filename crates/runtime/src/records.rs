@@ -11,8 +11,8 @@
 mod file;
 mod types;
 
-pub(crate) use file::{Loaded, Record, Records, Syncer};
+pub(crate) use file::{Record, Records, Syncer};
 pub(crate) use types::{
     ContainerMeta, ContainerStatus, Exit, ImageNames, MountMeta, NamespaceMode, Namespaces, Owner, PortMeta, Reason,
-    Resources, SandboxMeta, SandboxStage, SandboxStatus, Stage, User, VERSION,
+    Resources, SandboxMeta, SandboxStage, SandboxStatus, Stage, User,
 };

@@ -3,5 +3,5 @@
 mod client;
 pub(crate) mod launch;
 
-pub(crate) use client::{Client, Lost};
+pub(crate) use client::{Client, unexpected};
 pub(crate) use launch::{Launched, Launcher};

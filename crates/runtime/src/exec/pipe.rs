@@ -28,7 +28,7 @@ impl Pipe {
     pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
         // Only our end: the two ends of a pipe are two open files. A terminal's master is ours alone, too.
         fcntl_setfl(&fd, fcntl_getfl(&fd)? | OFlags::NONBLOCK)?;
-        Ok(Self(AsyncFd::new(fd)?))
+        Ok(Self(AsyncFd::register(fd)?))
     }
 
     /// Zero at the end. Cancelling it loses nothing.

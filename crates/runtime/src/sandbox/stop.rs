@@ -28,7 +28,7 @@ impl Engine {
     }
 
     /// The caller holds the sandbox's turn.
-    pub(super) async fn halt_sandbox(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
+    pub(crate) async fn halt_sandbox(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
         let was_ready = sandbox.status().stage == SandboxStage::Ready;
         // First of all, so that a crash from here on is finished by the next start.
         sandbox.change(|status| status.stage = SandboxStage::NotReady)?;

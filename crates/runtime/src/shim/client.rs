@@ -51,7 +51,7 @@ impl Client {
             |source: io::Error| CriError::Unavailable { what: "connect to shim".into(), source: source.into() };
         socket.set_nonblocking(true).map_err(unavailable)?;
         let client = Arc::new(Self {
-            socket: AsyncFd::new(socket).map_err(unavailable)?,
+            socket: AsyncFd::register(socket).map_err(unavailable)?,
             writing: tokio::sync::Mutex::new(()),
             waiting: Mutex::new(Some((HashMap::new(), 0))),
         });

@@ -155,7 +155,7 @@ impl Process {
     pub(crate) async fn ended_within(&self, patience: Duration) -> bool {
         let ended = async {
             let copy = self.pidfd.try_clone()?;
-            let _readable = AsyncFd::with_interest(copy, Interest::READABLE)?.readable().await?;
+            let _readable = AsyncFd::register_with_interest(copy, Interest::READABLE)?.readable().await?;
             io::Result::Ok(())
         };
         // Cancelling the wait loses nothing: the descriptor stays readable.
