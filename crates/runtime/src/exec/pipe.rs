@@ -28,7 +28,9 @@ impl Pipe {
     pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
         // Only our end: the two ends of a pipe are two open files. A terminal's master is ours alone, too.
         fcntl_setfl(&fd, fcntl_getfl(&fd)? | OFlags::NONBLOCK)?;
-        Ok(Self(AsyncFd::register(fd)?))
+        #[expect(deprecated, reason = "only types that can change their descriptor are unsound, this one cannot")]
+        let fd = AsyncFd::new(fd)?;
+        Ok(Self(fd))
     }
 
     /// Zero at the end. Cancelling it loses nothing.

@@ -50,8 +50,10 @@ impl Client {
         let unavailable =
             |source: io::Error| CriError::Unavailable { what: "connect to shim".into(), source: source.into() };
         socket.set_nonblocking(true).map_err(unavailable)?;
+        #[expect(deprecated, reason = "only types that can change their descriptor are unsound, this one cannot")]
+        let socket = AsyncFd::new(socket).map_err(unavailable)?;
         let client = Arc::new(Self {
-            socket: AsyncFd::register(socket).map_err(unavailable)?,
+            socket,
             writing: tokio::sync::Mutex::new(()),
             waiting: Mutex::new(Some((HashMap::new(), 0))),
         });

@@ -155,7 +155,9 @@ impl Process {
     pub(crate) async fn ended_within(&self, patience: Duration) -> bool {
         let ended = async {
             let copy = self.pidfd.try_clone()?;
-            let _readable = AsyncFd::register_with_interest(copy, Interest::READABLE)?.readable().await?;
+            #[expect(deprecated, reason = "only types that can change their descriptor are unsound, this one cannot")]
+            let watched = AsyncFd::with_interest(copy, Interest::READABLE)?;
+            let _readable = watched.readable().await?;
             io::Result::Ok(())
         };
         // Cancelling the wait loses nothing: the descriptor stays readable.
