@@ -1,0 +1,307 @@
+//! A node of its own for each test: network and mount namespaces, state, run, log and manifest directories, a control
+//! group, an instance name.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::{Output, SOON, image, wait_for};
+
+/// Where the machine's control groups are mounted.
+const CGROUPS: &str = "/sys/fs/cgroup";
+/// The longest that any command of a test takes.
+const LONGEST_COMMAND: &str = "120";
+
+/// A node. Everything that runs on it ends with the value.
+pub struct Node {
+    directory: TempDir,
+    instance: String,
+    /// Keeps the namespaces.
+    holder: Child,
+    agent: Option<Child>,
+}
+
+impl Node {
+    /// A fresh node, without an agent.
+    ///
+    /// # Panics
+    /// When the machine does not allow one: the tests run as root.
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let instance = format!("t{}x{}", std::process::id() % 1_000_000, NEXT.fetch_add(1, Ordering::Relaxed));
+        let directory = tempfile::Builder::new().prefix("podd-test-").tempdir().expect("a temporary directory");
+        for name in ["root", "run", "logs", "manifests"] {
+            std::fs::create_dir(directory.path().join(name)).expect("a directory");
+        }
+        let mut holder = Command::new("unshare")
+            .args(["--net", "--mount", "--propagation", "private", "--", "/bin/busybox", "sh", "-c"])
+            .arg("/bin/busybox ip link set lo up && echo ready && exec /bin/busybox sleep 1000000")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare (package util-linux) runs");
+        let mut line = String::new();
+        let stdout = holder.stdout.take().expect("piped");
+        BufReader::new(stdout).read_line(&mut line).expect("the holder of the namespaces speaks");
+        assert_eq!(line, "ready\n", "the namespaces of a node could not be made; the tests need root");
+        Self { directory, instance, holder, agent: None }
+    }
+
+    /// A node whose agent runs and has the busybox image.
+    pub fn with_agent() -> Self {
+        let mut node = Self::new();
+        node.start_agent();
+        node.load_busybox();
+        node
+    }
+
+    /// Loads [`image::BUSYBOX`].
+    pub fn load_busybox(&self) {
+        let archive = image::busybox(self.path());
+        self.podd(&["load", "-i", archive.to_str().expect("a plain path")]).ok();
+    }
+
+    /// The node's directory: `root`, `run`, `logs` and `manifests` lie in it, and what the test puts there.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The instance's name; its control group is `/podd-test-<instance>`.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// Writes a file into the node's directory.
+    pub fn file(&self, name: &str, content: &str) -> String {
+        let path = self.path().join(name);
+        std::fs::write(&path, content).expect("a file is written");
+        path.to_str().expect("a plain path").to_owned()
+    }
+
+    /// Applies a manifest.
+    pub fn apply(&self, manifest: &str) -> Output {
+        let path = self.file("applied.yaml", manifest);
+        self.podd(&["apply", "-f", &path])
+    }
+
+    /// Applies a manifest and waits until its pods are Ready.
+    pub fn apply_and_wait(&self, manifest: &str) {
+        let path = self.file("applied.yaml", manifest);
+        self.podd(&["apply", "--wait", "--timeout=60s", "-f", &path]).ok();
+    }
+
+    /// Runs podd's command line on the node.
+    pub fn podd(&self, args: &[&str]) -> Output {
+        let mut all = vec![program().to_str().expect("a plain path").to_owned()];
+        all.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self.run(&all)
+    }
+
+    /// Runs a command of the machine in the node's namespaces.
+    pub fn enter(&self, command: &[&str]) -> Output {
+        self.run(&command.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+    }
+
+    fn run(&self, words: &[String]) -> Output {
+        let mut command = self.command("timeout");
+        let output = command.args(["-k", "5", LONGEST_COMMAND]).args(words).stdin(Stdio::null()).output();
+        Output::of(words.join(" "), &output.expect("a command runs"))
+    }
+
+    /// A command in the node's namespaces, to be started by the test.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--net", "--mount", "--target", &self.holder.id().to_string(), "--"]).arg(program);
+        let path = |name: &str| self.path().join(name);
+        command
+            .env("PODD_CONFIG", self.configuration())
+            .env("PODD_INSTANCE", &self.instance)
+            .env("PODD_ROOT", path("root"))
+            .env("PODD_RUN", path("run"))
+            .env("PODD_LOGS", path("logs"))
+            .env("PODD_MANIFESTS", path("manifests"))
+            .env("PODD_CGROUP_ROOT", self.cgroup());
+        command
+    }
+
+    /// The configuration file, made empty when the test has written none.
+    fn configuration(&self) -> PathBuf {
+        let path = self.path().join("config.toml");
+        if !path.exists() {
+            std::fs::write(&path, "").expect("a file is written");
+        }
+        path
+    }
+
+    fn cgroup(&self) -> String {
+        format!("/podd-test-{}", self.instance)
+    }
+
+    /// Starts the agent and waits until it answers. Its log is `agent.txt`.
+    pub fn start_agent(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.path().join("agent.txt"));
+        let log = log.expect("a file is opened");
+        let mut command = self.command(program());
+        command.arg("agent").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let mut agent = command.spawn().expect("podd runs");
+        wait_for(SOON, "the agent answers", || {
+            if let Some(status) = agent.try_wait().expect("a child can be asked after") {
+                panic!("the agent ended with {status}:\n{}", self.agent_log());
+            }
+            let answer = self.podd(&["agent", "status"]);
+            if answer.code == 0 { Ok(()) } else { Err(answer.stdout) }
+        });
+        self.agent = Some(agent);
+    }
+
+    /// The agent's process id. `nsenter` and `podd` are one process.
+    pub fn agent_pid(&self) -> u32 {
+        self.agent.as_ref().expect("the agent was started").id()
+    }
+
+    /// What the agent has logged.
+    pub fn agent_log(&self) -> String {
+        std::fs::read_to_string(self.path().join("agent.txt")).unwrap_or_default()
+    }
+
+    /// Kills the agent as a crash would.
+    pub fn kill_agent(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            agent.kill().expect("a child can be killed");
+            agent.wait().expect("a child can be waited for");
+        }
+    }
+
+    /// Asks the agent to end and waits for it.
+    pub fn stop_agent(&mut self, pods: bool) -> Output {
+        let output = self.podd(if pods { &["agent", "stop", "--pods"] } else { &["agent", "stop"] });
+        if let Some(mut agent) = self.agent.take() {
+            agent.wait().expect("a child can be waited for");
+        }
+        output
+    }
+
+    /// A field of an object, by JSON pointer (`/status/phase`); empty when it is absent.
+    pub fn field(&self, object: &str, pointer: &str) -> String {
+        let output = self.podd(&["get", object, "-o", "json"]);
+        let value: serde_json::Value = serde_json::from_str(&output.stdout).unwrap_or_default();
+        match value.pointer(pointer) {
+            None | Some(serde_json::Value::Null) => String::new(),
+            Some(serde_json::Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+        }
+    }
+
+    /// Waits until a field of an object has a value.
+    pub fn wait_field(&self, object: &str, pointer: &str, wanted: &str) {
+        self.wait_field_for(Duration::from_secs(60), object, pointer, wanted);
+    }
+
+    /// Waits at most so long until a field of an object has a value.
+    pub fn wait_field_for(&self, deadline: Duration, object: &str, pointer: &str, wanted: &str) {
+        wait_for(deadline, &format!("{object} {pointer} is {wanted}"), || {
+            let seen = self.field(object, pointer);
+            if seen == wanted { Ok(()) } else { Err(format!("{seen:?}\n{}", self.podd(&["describe", object]).stdout)) }
+        });
+    }
+
+    /// The control groups of the node, in every hierarchy.
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        let own = self.cgroup();
+        let own = own.trim_start_matches('/');
+        let tops = std::fs::read_dir(CGROUPS).expect("control groups are mounted").filter_map(Result::ok);
+        let tops = tops.map(|entry| entry.path()).chain([PathBuf::from(CGROUPS)]);
+        tops.map(|top| top.join(own)).filter(|path| path.is_dir()).collect()
+    }
+
+    /// Every process in the node's control groups.
+    pub fn processes(&self) -> Vec<i32> {
+        let mut pids: Vec<i32> = self.cgroups().iter().flat_map(|top| processes_below(top)).collect();
+        pids.sort_unstable();
+        pids.dedup();
+        pids
+    }
+
+    fn clean(&mut self) {
+        self.kill_agent();
+        // An agent that the command line has started is no child of ours, but of this node.
+        if self.path().join("run/podd.sock").exists() {
+            let _the_groups_are_killed_anyway = self.podd(&["agent", "stop"]);
+        }
+        for _ in 0..200 {
+            let processes = self.processes();
+            if processes.is_empty() {
+                break;
+            }
+            for pid in processes {
+                let _may_have_ended =
+                    Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        for top in self.cgroups() {
+            remove_groups(&top);
+        }
+        let _may_have_ended = self.holder.kill();
+        let _reaped = self.holder.wait();
+    }
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- agent ---\n{}", self.agent_log());
+        }
+        self.clean();
+    }
+}
+
+/// The program under test: `PODD_BIN`, or what was built beside this test.
+fn program() -> PathBuf {
+    if let Some(path) = std::env::var_os("PODD_BIN") {
+        return path.into();
+    }
+    let test = std::env::current_exe().expect("a test has a path");
+    let profile = test.parent().and_then(Path::parent).expect("a test lies in target/<profile>/deps");
+    let path = profile.join("podd");
+    assert!(path.exists(), "{} is missing: `cargo build -p podd` makes it", path.display());
+    path
+}
+
+fn processes_below(group: &Path) -> Vec<i32> {
+    let own = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    let mut pids: Vec<i32> = own.lines().filter_map(|line| line.parse().ok()).collect();
+    for entry in std::fs::read_dir(group).into_iter().flatten().filter_map(Result::ok) {
+        if entry.path().is_dir() {
+            pids.extend(processes_below(&entry.path()));
+        }
+    }
+    pids
+}
+
+fn remove_groups(group: &Path) {
+    for entry in std::fs::read_dir(group).into_iter().flatten().filter_map(Result::ok) {
+        if entry.path().is_dir() {
+            remove_groups(&entry.path());
+        }
+    }
+    // The last process may still be on its way out.
+    for _ in 0..100 {
+        match std::fs::remove_dir(group) {
+            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            _ => return,
+        }
+    }
+}

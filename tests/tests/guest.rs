@@ -1,0 +1,44 @@
+//! What needs cgroup v2 alone, in a guest that has it: QEMU boots Debian's kernel into a shell script that runs the
+//! test programs of this work tree (`docs/testing.md`).
+
+#[path = "../guest/initramfs.rs"]
+mod initramfs;
+#[path = "../guest/kernel.rs"]
+mod kernel;
+#[path = "../guest/machine.rs"]
+mod machine;
+#[path = "../guest/programs.rs"]
+mod programs;
+
+use anyhow::{Result, ensure};
+use machine::{Guest, Outcome};
+
+/// Tests of `podd-cgroup` that look at the files of v1, or at the clock of a machine that is not emulated.
+const V1_ONLY: [&str; 3] = [
+    "a_pod_tree_with_limits_is_made_and_removed",
+    "a_child_that_joins_is_counted_and_killed_with_its_descendants",
+    "creation_and_limits_stay_near_the_kernels_own_cost",
+];
+
+#[test]
+fn cgroup_v2_alone_carries_limits_kills_and_statistics() -> Result<()> {
+    let mut guest = Guest::new()?;
+    let programs = programs::tests_of("podd-cgroup")?;
+    ensure!(!programs.is_empty(), "podd-cgroup has no test programs");
+    for (number, program) in programs.iter().enumerate() {
+        let path = format!("/tests/{number}");
+        guest.files().program(&program.path, &path)?;
+        let skip: String = V1_ONLY.iter().map(|name| format!(" --skip {name}")).collect();
+        guest.job(&program.name, &format!("{path} --include-ignored --test-threads 1{skip}"));
+    }
+    check(&guest.run()?)
+}
+
+/// Every job has passed and ran something.
+fn check(outcomes: &[Outcome]) -> Result<()> {
+    for Outcome { name, status, output } in outcomes {
+        println!("{name}: {status}\n{output}");
+        ensure!(*status == 0, "{name} ended with {status}:\n{output}");
+    }
+    Ok(())
+}
