@@ -1,0 +1,37 @@
+//! Programs of this work tree, built by cargo as the tests themselves are.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+pub(crate) struct Program {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+}
+
+/// The test programs of a package: of its library and of each file in its `tests`.
+pub(crate) fn tests_of(package: &str) -> Result<Vec<Program>> {
+    build(&["test", "--no-run", "--package", package, "--lib", "--tests"])
+}
+
+/// Runs cargo and collects the programs that it made or found fresh.
+fn build(arguments: &[&str]) -> Result<Vec<Program>> {
+    let output = Command::new(env!("CARGO"))
+        .args(arguments)
+        .args(["--message-format", "json"])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .output()
+        .context("run cargo")?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "cargo {}: {errors}", arguments.join(" "));
+    let mut programs = Vec::new();
+    for line in output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let message: Value = serde_json::from_slice(line).context("read cargo's messages")?;
+        if let (Some(path), Some(name)) = (message["executable"].as_str(), message["target"]["name"].as_str()) {
+            programs.push(Program { name: name.to_owned(), path: PathBuf::from(path) });
+        }
+    }
+    Ok(programs)
+}
