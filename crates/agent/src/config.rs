@@ -49,7 +49,7 @@ pub struct Config {
     pub manifest_period: Duration,
     /// How often node status is computed.
     pub node_status_period: Duration,
-    /// How often leftovers of gone pods are looked for.
+    /// How often leftovers of gone pods are looked for when no pod has gone (then it is at once).
     pub housekeeping_period: Duration,
     /// How often a dead container beyond the newest one per name is removed.
     pub container_gc_period: Duration,
@@ -78,7 +78,7 @@ impl Config {
             seccomp_default: true,
             manifest_period: Duration::from_secs(20),
             node_status_period: Duration::from_secs(10),
-            housekeeping_period: Duration::from_secs(2),
+            housekeeping_period: Duration::from_secs(60),
             container_gc_period: Duration::from_secs(60),
         }
     }

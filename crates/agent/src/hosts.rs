@@ -30,7 +30,7 @@ pub(crate) fn render(pod: &Pod, ips: &[IpAddr], domain: &str, node: &str) -> Str
 }
 
 /// The pod's host name: the one given, or its name, as long as a host name may be.
-fn host_name(pod: &Pod) -> String {
+pub(crate) fn host_name(pod: &Pod) -> String {
     let given = pod.spec.as_ref().and_then(|spec| spec.hostname.as_deref()).filter(|name| !name.is_empty());
     let name = given.or(pod.metadata.name.as_deref()).unwrap_or_default();
     let cut: String = name.chars().take(LONGEST_NAME).collect();

@@ -4,13 +4,24 @@
 //!
 //! It knows its runtime only as the two CRI service traits and its API only as a `kube::Client`.
 
+mod agent;
 pub mod config;
 mod desired;
+mod dns;
 pub mod events;
+mod hosts;
+mod housekeeping;
+mod kubelet;
 pub mod logs;
+mod machine;
+mod node;
+mod objects;
+mod pod_cgroups;
+mod resources;
 pub mod source;
 pub mod volumes;
 mod watch;
 pub mod worker;
 
+pub use agent::{Agent, Error, Parts, StopPods};
 pub use config::Config;

@@ -17,7 +17,7 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Pod;
-use podd_cgroup::{Controller, Error, Group, Hierarchy, Layout, Limits};
+use podd_cgroup::{Error, Group, Hierarchy, Layout, Limits};
 use podd_core::{
     admission::{self, Allocatable},
     qos::{self, Class},
@@ -36,19 +36,19 @@ const TIERS: [(Class, &str); 3] = [
 
 /// The pod cgroups of one node.
 #[derive(Clone, Debug)]
-pub struct PodCgroups {
+pub(crate) struct PodCgroups {
     hierarchy: Hierarchy,
     pids_limit: Option<i64>,
 }
 
 impl PodCgroups {
     /// Pod cgroups in this hierarchy; each pod may have `pids_limit` tasks.
-    pub fn new(hierarchy: Hierarchy, pids_limit: Option<i64>) -> Self {
+    pub(crate) fn new(hierarchy: Hierarchy, pids_limit: Option<i64>) -> Self {
         Self { hierarchy, pids_limit }
     }
 
     /// Make the tiers, or find them made. Blocking.
-    pub fn ensure_tiers(&self, allocatable: &Allocatable) -> Result<(), Error> {
+    pub(crate) fn ensure_tiers(&self, allocatable: &Allocatable) -> Result<(), Error> {
         let top = Limits {
             cpu_shares: shares(qos::shares(allocatable.milli_cpu)),
             memory: Some(allocatable.memory),
@@ -67,20 +67,20 @@ impl PodCgroups {
     }
 
     /// Make the group of a pod, or find it made, and set its limits. Returns `cgroup_parent` for CRI. Blocking.
-    pub fn ensure(&self, pod: &Pod) -> Result<String, Error> {
+    pub(crate) fn ensure(&self, pod: &Pod) -> Result<String, Error> {
         let path = path_of(pod);
         self.ensure_group(&path, &limits_of(pod, self.pids_limit))?;
         Ok(format!("/{}", self.hierarchy.group(&path)?.path().display()))
     }
 
     /// Give the Burstable tier the shares of its pods. Blocking.
-    pub fn refresh<'a>(&self, pods: impl IntoIterator<Item = &'a Pod>) -> Result<(), Error> {
+    pub(crate) fn refresh<'a>(&self, pods: impl IntoIterator<Item = &'a Pod>) -> Result<(), Error> {
         let limits = Limits { cpu_shares: shares(burstable_shares(pods)), ..Default::default() };
         self.hierarchy.group("kubepods/burstable")?.update(&limits)
     }
 
     /// Remove the group of a pod, killing what is left in it. No such group is success. Blocking, up to ten seconds.
-    pub fn remove(&self, uid: &str) -> Result<(), Error> {
+    pub(crate) fn remove(&self, uid: &str) -> Result<(), Error> {
         let mut outcome = Ok(());
         for (_, tier) in TIERS {
             let group = self.hierarchy.group(format!("{tier}/pod{uid}"))?;
@@ -92,12 +92,12 @@ impl PodCgroups {
     }
 
     /// Remove the tiers when no pod is left in them. Blocking.
-    pub fn remove_tiers(&self) -> Result<(), Error> {
+    pub(crate) fn remove_tiers(&self) -> Result<(), Error> {
         if self.known_uids().is_empty() { self.hierarchy.group(TOP)?.remove(PATIENCE) } else { Ok(()) }
     }
 
     /// UIDs of pods that have a group, in any controller's tree. Blocking.
-    pub fn known_uids(&self) -> BTreeSet<String> {
+    pub(crate) fn known_uids(&self) -> BTreeSet<String> {
         let root = self.hierarchy.root();
         let mounts: Vec<&PathBuf> = match self.hierarchy.layout() {
             Layout::V1(mounts) => mounts.values().collect(),

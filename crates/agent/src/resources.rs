@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 
 use crate::{
     Config, dns, hosts,
+    housekeeping::LOG_MARK,
     pod_cgroups::PodCgroups,
     source::uid,
     volumes::{VolumeError, Volumes},
@@ -37,6 +38,7 @@ struct Inner {
     pods: PathBuf,
     resolv_conf: PathBuf,
     hosts_file: PathBuf,
+    log_root: PathBuf,
 }
 
 impl NodeResources {
@@ -48,6 +50,7 @@ impl NodeResources {
             pods: config.pods_dir(),
             resolv_conf: config.resolv_conf.clone(),
             hosts_file: config.hosts_file.clone(),
+            log_root: config.log_root.clone(),
         }))
     }
 
@@ -101,6 +104,11 @@ impl PodResources for NodeResources {
             .map_err(|error| failure("CreateContainerConfigError", &error))?
     }
 
+    async fn suspend(&self, pod: &Pod) -> Result<(), Failure> {
+        let (inner, uid) = (self.0.clone(), uid(pod).to_owned());
+        blocking(move || inner.suspend(&uid)).await.map_err(|error| failure("FailedKillPod", &error))?
+    }
+
     async fn release(&self, pod: &Pod) -> Result<(), Failure> {
         self.release_uid(uid(pod).to_owned()).await
     }
@@ -113,6 +121,7 @@ impl Inner {
             message: format!("unable to ensure pod container exists: {}", chain(&error)),
         })?;
         let volumes = self.volumes.set_up(pod).map_err(|error| failure("FailedMount", &error))?;
+        self.mark_logs(pod).map_err(|error| failure("FailedMount", &error))?;
         // Without the node's file a pod has no resolver, which is no reason not to run it.
         let of_node = read_or_empty(&self.resolv_conf);
         Ok(Prepared { cgroup_parent, volumes, dns: Some(dns::config(pod, &self.cluster, &of_node)) })
@@ -145,6 +154,21 @@ impl Inner {
             let _ = rustix::fs::unlinkat(&directory, HOSTS_NEW, AtFlags::empty());
             VolumeError::io("write", path, error)
         })
+    }
+
+    fn suspend(&self, uid: &str) -> Result<(), Failure> {
+        let cgroup = self.cgroups.remove(uid).map_err(|error| failure("FailedKillPod", &error));
+        let volumes = self.volumes.unmount(uid).map_err(|error| failure("FailedUnMount", &error));
+        cgroup.and(volumes)
+    }
+
+    /// Says that this log directory is ours, for the time when nobody else knows of the pod any more.
+    fn mark_logs(&self, pod: &Pod) -> io::Result<()> {
+        let name = |value: &Option<String>| value.clone().unwrap_or_default();
+        let (namespace, name) = (name(&pod.metadata.namespace), name(&pod.metadata.name));
+        let directory = self.log_root.join(format!("{namespace}_{name}_{}", uid(pod)));
+        std::fs::create_dir_all(&directory)?;
+        std::fs::write(directory.join(LOG_MARK), "")
     }
 
     /// The processes first: they hold the mounts.

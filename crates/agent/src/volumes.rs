@@ -126,6 +126,14 @@ impl Volumes {
         if errors.is_empty() { Ok(()) } else { Err(removal(uid, errors)) }
     }
 
+    /// Unmount everything of a pod; its files stay. Idempotent. Blocking.
+    pub fn unmount(&self, uid: &str) -> Result<(), VolumeError> {
+        if !is_path_component(uid) {
+            return Err(removal(uid, vec![format!("{uid:?} is no pod uid")]));
+        }
+        mounts::unmount_beneath(&self.pods.join(uid)).map_err(|error| removal(uid, vec![error.to_string()]))
+    }
+
     /// UIDs that have a directory, for the search for orphans. Blocking.
     pub fn known_uids(&self) -> io::Result<Vec<String>> {
         let entries = match std::fs::read_dir(&self.pods) {

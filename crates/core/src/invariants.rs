@@ -43,10 +43,11 @@ pub fn check_decision(pod: &Pod, goal: &Goal, seen: &Observation, decision: &Dec
     for action in &decision.actions {
         check_action(pod, goal, seen, action, now)?;
     }
-    if decision.finished {
-        nothing_left(seen)?;
+    match goal {
+        Goal::Rest { .. } if decision.finished => nothing_runs(seen),
+        _ if decision.finished => nothing_left(seen),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn check_action(pod: &Pod, goal: &Goal, seen: &Observation, action: &Action, now: Timestamp) -> Check {
@@ -80,7 +81,7 @@ fn check_action(pod: &Pod, goal: &Goal, seen: &Observation, action: &Action, now
             hold(seen.resources == Resources::Prepared, || "a container before its volumes".to_owned())
         }
         Action::KillContainer { container, grace, .. } => match goal {
-            Goal::Stop { kill_at, .. } => {
+            Goal::Stop { kill_at, .. } | Goal::Rest { kill_at } => {
                 let left = kill_at.duration_since(now).max(signed(LEAST_GRACE));
                 hold(signed(*grace) <= left, || format!("{container} gets {grace:?}, only {left:?} are left"))
             }
@@ -103,6 +104,10 @@ fn check_action(pod: &Pod, goal: &Goal, seen: &Observation, action: &Action, now
             let current = seen.newest_sandbox().is_some_and(|s| s.id == *id);
             hold(!(live && current), || format!("sandbox {id} stopped over live containers"))
         }
+        Action::Suspend => {
+            hold(matches!(goal, Goal::Rest { .. }), || "suspended on a node that stays up".to_owned())?;
+            hold(!any_live && !any_ready, || "volumes unmounted under a live pod".to_owned())
+        }
         Action::Release => hold(!any_live && !any_ready, || "volumes removed under a live pod".to_owned()),
         Action::PublishFinalStatus => hold(!any_live && !any_ready, || "final status of a live pod".to_owned()),
         Action::DeleteObject => {
@@ -118,6 +123,13 @@ pub fn nothing_left(seen: &Observation) -> Check {
     hold(seen.sandboxes.is_empty(), || format!("sandboxes left: {:?}", seen.sandboxes))?;
     hold(seen.containers.is_empty(), || format!("containers left: {:?}", seen.containers))?;
     hold(seen.resources == Resources::Released, || "volumes or cgroup left".to_owned())
+}
+
+/// Checks that nothing of a pod runs.
+fn nothing_runs(seen: &Observation) -> Check {
+    hold(!seen.containers.iter().any(ContainerSeen::may_run), || "a container of a resting pod runs".to_owned())?;
+    let ready = seen.sandboxes.iter().any(|s| s.state == SandboxState::Ready);
+    hold(!ready, || "a sandbox of a resting pod is ready".to_owned())
 }
 
 /// What a pod went through, as far as it was shown. One per pod uid.

@@ -43,7 +43,7 @@ pub struct Settings {
     pub seccomp_default: bool,
     /// Memory of the node in bytes, for `oom_score_adj`.
     pub memory_capacity: i64,
-    /// How often a worker looks at its pod when nothing has told it to.
+    /// How often all that the runtime has is compared with what the workers saw last.
     pub resync: Duration,
     /// The longest a runtime call other than a pull or a stop may take.
     pub call_deadline: Duration,
@@ -59,6 +59,9 @@ pub trait PodResources: Send + Sync {
     /// Writes the pod's hosts file, or finds it as it should be, and returns its path. `ips` are the sandbox's, empty
     /// with the host's network. Called before each container's creation.
     async fn hosts_file(&self, pod: &Pod, ips: &[IpAddr]) -> Result<PathBuf, Failure>;
+
+    /// Takes down what a pod has on the node beside its files (cgroup, mounts), for a node that goes down. Idempotent.
+    async fn suspend(&self, pod: &Pod) -> Result<(), Failure>;
 
     /// Removes cgroup, volumes and directory of a pod of which nothing runs any more. Idempotent; `pod` of an orphan
     /// has only name, namespace and uid.
@@ -79,7 +82,7 @@ pub struct Prepared {
 /// The pods' objects in the API.
 #[async_trait]
 pub trait PodObjects: Send + Sync {
-    /// Replaces the status of a pod's object. `pod.status` is what is thought to be published. Static pods go to their
+    /// Replaces the status of a pod's object by `status`; `pod` is the newest object that is known. Static pods go to their
     /// mirror.
     async fn publish(&self, pod: &Pod, status: &PodStatus) -> Result<(), PublishError>;
 

@@ -21,6 +21,12 @@ pub enum Goal {
         /// What is left to do once everything of it is gone from the node.
         last: LastStep,
     },
+    /// The node goes down: nothing of it runs any more, but its records, its files and its object stay, so that the
+    /// next agent takes it up again as after a reboot.
+    Rest {
+        /// The moment its containers are killed if they have not ended by themselves.
+        kill_at: Timestamp,
+    },
 }
 
 /// What happens to the pod's object when the node holds nothing of the pod any more.
@@ -118,6 +124,8 @@ pub enum Action {
     PublishFinalStatus,
     /// Unmount the volumes and remove the pod cgroup (idempotent).
     Release,
+    /// Unmount the volumes and remove the pod cgroup; what is on disk stays (idempotent).
+    Suspend,
     /// Remove the pod's object from the API.
     DeleteObject,
 }
@@ -203,7 +211,7 @@ impl Action {
     /// What it works on.
     pub fn target(&self) -> Target {
         match self {
-            Action::Prepare | Action::Release => Target::Resources,
+            Action::Prepare | Action::Release | Action::Suspend => Target::Resources,
             Action::InspectImage { container, .. } | Action::PullImage { container, .. } => {
                 Target::Image(container.clone())
             }
@@ -235,6 +243,7 @@ impl Action {
             Action::RemoveContainer { .. } => "remove_container",
             Action::PublishFinalStatus => "publish_final_status",
             Action::Release => "release",
+            Action::Suspend => "suspend",
             Action::DeleteObject => "delete_object",
         }
     }

@@ -8,8 +8,8 @@ use k8s_openapi::{
 
 use super::containers::{Kind, Member};
 
-/// The types this node writes. Others in the list belong to somebody else and stay.
-const OURS: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+/// The types of conditions that a node writes. Others in the list belong to somebody else and stay.
+pub const OURS: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
 /// A condition's status before it has a time.
 struct Verdict {

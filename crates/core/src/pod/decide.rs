@@ -9,6 +9,7 @@
 //!   ├─ Refuse ────▼
 //!   │       wind down: kill, stop sandbox, release; records stay for status and logs
 //!  Stop ──► kill, stop sandbox, final status, remove sandbox, release, delete object
+//!  Rest ──► kill, stop sandbox, suspend; records, files and object stay
 //! ```
 
 use jiff::Timestamp;
@@ -35,6 +36,7 @@ pub fn decide(
     let mut batch = Batch::new(memory, now);
     let finished = match goal {
         Goal::Stop { kill_at, last } => stop::plan(&turn, *kill_at, *last, &mut batch),
+        Goal::Rest { kill_at } => stop::plan_rest(&turn, *kill_at, &mut batch),
         Goal::Run if !is_terminal(pod) => {
             if start::plan(&turn, &mut batch) == start::Course::Ended {
                 batch = Batch::new(memory, now);

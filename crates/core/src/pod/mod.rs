@@ -31,6 +31,7 @@ mod tests;
 
 pub use action::{Action, Crash, Decision, Failure, Goal, KillReason, LastStep, Outcome, Refusal, Target};
 pub use back_off::{BackOff, Limits as BackOffLimits};
+pub use conditions::OURS as OUR_CONDITIONS;
 pub use containers::{Kind, Member, PullPolicy, RestartPolicy, container_hash, members, termination_grace};
 pub use decide::decide;
 pub use memory::{Failed, ImageKnown, Memory};

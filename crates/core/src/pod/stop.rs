@@ -57,6 +57,23 @@ pub(super) fn plan(turn: &Turn<'_>, kill_at: Timestamp, last: LastStep, batch: &
     true
 }
 
+/// Plans the next step of a pod whose node goes down. True when none is left.
+pub(super) fn plan_rest(turn: &Turn<'_>, kill_at: Timestamp, batch: &mut Batch<'_>) -> bool {
+    let mut alive = turn.seen.containers.iter().filter(|c| c.may_run()).peekable();
+    if alive.peek().is_some() {
+        alive.for_each(|container| batch.push(kill_by(container, kill_at, turn.now)));
+        return false;
+    }
+    if turn.stop_sandboxes(batch, None) {
+        return false;
+    }
+    if turn.seen.resources != Resources::Released {
+        batch.push(Action::Suspend);
+        return false;
+    }
+    true
+}
+
 fn kill_by(container: &ContainerSeen, kill_at: Timestamp, now: Timestamp) -> Action {
     let left = Duration::try_from(kill_at.duration_since(now)).unwrap_or_default();
     let grace = left.max(LEAST_GRACE);

@@ -18,6 +18,7 @@ fn words(decision: &Decision) -> String {
         Action::RemoveContainer { id, .. } => format!("remove {id}"),
         Action::PublishFinalStatus => "publish".to_owned(),
         Action::Release => "release".to_owned(),
+        Action::Suspend => "suspend".to_owned(),
         Action::DeleteObject => "delete".to_owned(),
     };
     let mut words: Vec<_> = decision.actions.iter().map(word).collect();
@@ -392,6 +393,25 @@ fn a_pod_without_an_object_ends_with_its_resources() {
     check(&pod, &goal, &seen, &Memory::default(), 0, "release");
     seen.resources = Resources::Released;
     check(&pod, &goal, &seen, &Memory::default(), 0, "finished");
+}
+
+#[test]
+fn a_pod_of_a_node_that_goes_down_keeps_its_records_and_its_object() {
+    let pod = pod("Always", &[], &["a"]);
+    let goal = Goal::Rest { kill_at: at(30) };
+    let mut seen = in_sandbox(vec![container("a", "s0", 0, running())]);
+    let mut memory = Memory::default();
+    check(&pod, &goal, &seen, &memory, 20, "kill a0 10s");
+    seen.containers[0] = container("a", "s0", 0, exited(143, 21));
+    check(&pod, &goal, &seen, &memory, 21, "stop s0");
+    memory.ended(&Action::StopSandbox { id: "s0".into() }, &Ok(Outcome::Done), at(21));
+    seen.sandboxes[0].state = SandboxState::NotReady;
+    check(&pod, &goal, &seen, &memory, 21, "suspend");
+    seen.resources = Resources::Released;
+    check(&pod, &goal, &seen, &memory, 21, "finished");
+    // The next agent takes it up again.
+    seen.resources = Resources::Unknown;
+    run(&pod, &seen, &images(&["a"]), 60, "stop s0");
 }
 
 #[test]

@@ -251,7 +251,7 @@ impl World {
             }
             Action::KillContainer { .. } => self.kill(action),
             Action::RemoveContainer { id, .. } => self.truth.containers.retain(|c| c.id != *id),
-            Action::Release => self.truth.resources = Resources::Released,
+            Action::Release | Action::Suspend => self.truth.resources = Resources::Released,
         }
         Ok(Outcome::Done)
     }

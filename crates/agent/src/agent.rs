@@ -1,0 +1,203 @@
+//! The agent as a whole: what it owns, how it starts and how it stops.
+//!
+//! ```text
+//!  API, manifests ── Change ──► loop: Desired ── Command ──► dispatcher ──► workers ──► runtime, API
+//!                                 └── mirrors, clean-up of what gone pods have left
+//! ```
+
+use std::{io, sync::Arc, time::Duration};
+
+use axum::Router;
+use podd_cgroup::Hierarchy;
+use podd_core::{admission::Allocatable, pod::NodeFacts};
+use podd_cri::{ImageService, RuntimeService, v1};
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    Config,
+    config::default_node_ip,
+    events::Recorder,
+    housekeeping::{Keeper, Leftovers},
+    kubelet::{self, Kubelet},
+    machine,
+    objects::ApiObjects,
+    pod_cgroups::PodCgroups,
+    resources::NodeResources,
+    source::{self, Source},
+    worker::{Clock, Dispatcher, Services, Settings},
+};
+
+/// Changes of the sources that may wait for the loop.
+const CHANGES: usize = 256;
+/// The longest that the agent's own tasks may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a worker looks at its pod when nothing has told it to. Events and the dispatcher's slow relist tell of all
+/// that happens; this is the kubelet's resync.
+const RESYNC: Duration = Duration::from_secs(60);
+/// The longest that a call of the runtime may take.
+const CALL_DEADLINE: Duration = Duration::from_secs(120);
+
+/// What an agent works with.
+pub struct Parts {
+    /// Names, directories, limits.
+    pub config: Config,
+    /// The API, in this process or elsewhere.
+    pub client: kube::Client,
+    /// Sandboxes and containers.
+    pub runtime: Arc<dyn RuntimeService>,
+    /// Images.
+    pub images: Arc<dyn ImageService>,
+}
+
+/// What becomes of the pods when the agent ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopPods {
+    /// They go on; the next agent takes them over.
+    Leave,
+    /// They are stopped and taken off the node; their objects stay, so that the next agent runs them again.
+    Stop {
+        /// For all of them, instead of each one's own.
+        grace: Option<Duration>,
+    },
+}
+
+/// Why an agent did not start, or not stop in order.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The runtime does not answer.
+    #[error("ask the runtime for its version")]
+    Runtime(#[source] tonic::Status),
+    /// The control groups are not as they must be.
+    #[error("set up the pods' control groups")]
+    Cgroup(#[from] podd_cgroup::Error),
+    /// The node's own description cannot be read.
+    #[error("read what this machine is")]
+    Machine(#[source] io::Error),
+    /// Something of the pods could not be taken away.
+    #[error("take away what pods have left: {0}")]
+    Leftovers(String),
+}
+
+/// A running agent. Dropped, it takes its tasks with it; pods go on.
+pub struct Agent {
+    dispatcher: Dispatcher,
+    resources: NodeResources,
+    router: Router,
+    tasks: JoinSet<()>,
+    shutdown: CancellationToken,
+}
+
+impl Agent {
+    /// Starts the agent of a node: it takes over what runs and stops what nobody wants, as soon as its sources have told
+    /// what they have.
+    ///
+    /// # Errors
+    /// When the runtime does not answer, or the control groups cannot be made.
+    pub async fn start(parts: Parts) -> Result<Self, Error> {
+        let Parts { config, client, runtime, images } = parts;
+        let config = Arc::new(config);
+        let shutdown = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let version = runtime.version(tonic::Request::new(v1::VersionRequest::default())).await;
+        let version = version.map_err(Error::Runtime)?.into_inner();
+        let machine = machine::read().map_err(Error::Machine)?;
+        let allocatable = Allocatable {
+            milli_cpu: machine.milli_cpu - config.reserved_milli_cpu,
+            memory: machine.memory - config.reserved_memory,
+            pods: usize::try_from(config.max_pods).unwrap_or(usize::MAX),
+        };
+        let cgroups =
+            PodCgroups::new(Hierarchy::detect(config.cgroup_root.trim_start_matches('/'))?, config.pod_pids_limit);
+        let tiers = cgroups.clone();
+        blocking(move || tiers.ensure_tiers(&allocatable)).await?;
+        let (recorder, writing) = Recorder::new(client.clone(), &config.node_name, shutdown.clone());
+        tasks.spawn(writing);
+        let resources = NodeResources::new(&config, cgroups);
+        let objects = ApiObjects::new(client.clone(), config.node_name.clone());
+        let sources: Vec<Source> =
+            [Some(Source::Api), config.manifests.as_ref().map(|_| Source::File)].into_iter().flatten().collect();
+        let services = Services {
+            runtime: runtime.clone(),
+            images: images.clone(),
+            resources: Arc::new(resources.clone()),
+            objects: Arc::new(objects.clone()),
+            recorder: recorder.clone(),
+            node: NodeFacts {
+                name: config.node_name.clone(),
+                host_ips: vec![config.node_ip.unwrap_or_else(default_node_ip)],
+                runtime: version.runtime_name.clone(),
+                max_restart_period: Duration::from_secs(300),
+            },
+            settings: Settings {
+                log_root: config.log_root.clone(),
+                pods_dir: config.pods_dir(),
+                seccomp_default: config.seccomp_default,
+                memory_capacity: machine.memory,
+                resync: RESYNC,
+                call_deadline: CALL_DEADLINE,
+            },
+            clock: Clock::system(),
+        };
+        let dispatcher = Dispatcher::start(Arc::new(services), sources.clone());
+        let kubelet = Kubelet { pods: dispatcher.lookup(), runtime: runtime.clone() };
+        let (changes, incoming) = mpsc::channel(CHANGES);
+        tasks.spawn(source::api::run(client.clone(), config.node_name.clone(), changes.clone(), shutdown.clone()));
+        if let Some(directory) = config.manifests.clone() {
+            let (node, period) = (config.node_name.clone(), config.manifest_period);
+            tasks.spawn(source::file::run(directory, node, period, recorder, changes, shutdown.clone()));
+        }
+        let leftovers =
+            Leftovers { resources: resources.clone(), runtime: runtime.clone(), log_root: config.log_root.clone() };
+        let keeper = Keeper {
+            desired: crate::desired::Desired::new(allocatable),
+            sources,
+            updates: dispatcher.sender(),
+            pods: dispatcher.lookup(),
+            objects,
+            leftovers,
+            period: config.housekeeping_period,
+        };
+        tasks.spawn(keeper.run(incoming, shutdown.clone()));
+        tasks.spawn(crate::node::run(client, config.clone(), machine, allocatable, version, runtime, shutdown.clone()));
+        info!(node = config.node_name, "agent started");
+        Ok(Self { dispatcher, resources, router: kubelet::router(kubelet), tasks, shutdown })
+    }
+
+    /// The kubelet's HTTP interface: logs and exec of this node's pods.
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
+    /// Ends the agent.
+    ///
+    /// # Errors
+    /// When pods were to be stopped and something of them could not be taken away.
+    pub async fn stop(mut self, pods: StopPods) -> Result<(), Error> {
+        let mut left = None;
+        if let StopPods::Stop { grace } = pods {
+            self.dispatcher.stop_pods(grace).await;
+            if let Err(failure) = self.resources.remove_tiers().await {
+                left = Some(failure.message);
+            }
+        }
+        self.shutdown.cancel();
+        let ended = timeout(PATIENCE, async { while self.tasks.join_next().await.is_some() {} }).await;
+        if ended.is_err() {
+            warn!("tasks of the agent did not end in time");
+            self.tasks.shutdown().await;
+        }
+        self.dispatcher.close().await;
+        left.map_or(Ok(()), |message| Err(Error::Leftovers(message)))
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, podd_cgroup::Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => Ok(outcome?),
+        Err(error) => Err(Error::Machine(io::Error::other(error))),
+    }
+}

@@ -1,0 +1,59 @@
+//! What this machine is, read once at the start.
+
+use std::{fs, io};
+
+/// The machine under the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Machine {
+    /// Processors that this process may use, in thousandths of a core.
+    pub(crate) milli_cpu: i64,
+    /// Memory in bytes.
+    pub(crate) memory: i64,
+    /// `uname -r`.
+    pub(crate) kernel: String,
+    /// `PRETTY_NAME` of os-release.
+    pub(crate) os_image: String,
+    /// `/etc/machine-id`.
+    pub(crate) machine_id: String,
+    /// Of this boot.
+    pub(crate) boot_id: String,
+}
+
+/// Reads procfs and the files that every Linux has.
+pub(crate) fn read() -> io::Result<Machine> {
+    let meminfo = fs::read_to_string("/proc/meminfo")?;
+    let memory = total_memory(&meminfo).ok_or_else(|| io::Error::other("/proc/meminfo has no MemTotal"))?;
+    let cores = std::thread::available_parallelism()?.get();
+    let uname = rustix::system::uname();
+    Ok(Machine {
+        milli_cpu: i64::try_from(cores).unwrap_or(1) * 1000,
+        memory,
+        kernel: uname.release().to_string_lossy().into_owned(),
+        os_image: os_image(&fs::read_to_string("/etc/os-release").unwrap_or_default()),
+        machine_id: fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned(),
+        boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned(),
+    })
+}
+
+fn total_memory(meminfo: &str) -> Option<i64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<i64>().ok()?.checked_mul(1024)
+}
+
+fn os_image(os_release: &str) -> String {
+    let name = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.unwrap_or("Linux").trim_matches('"').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_and_name_are_found() {
+        assert_eq!(total_memory("MemTotal:       16384 kB\nMemFree: 1 kB\n"), Some(16_777_216));
+        assert_eq!(total_memory("MemFree: 1 kB\n"), None);
+        assert_eq!(os_image("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n"), "Debian GNU/Linux 12");
+        assert_eq!(os_image(""), "Linux");
+    }
+}

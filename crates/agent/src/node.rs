@@ -1,0 +1,263 @@
+//! The Node object: what this machine has, what of it pods may use, and whether it is well. Written when something has
+//! changed, and every five minutes as a sign of life.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus, NodeSystemInfo},
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::{ObjectMeta, Time},
+    },
+};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams, PostParams},
+};
+use podd_core::admission::Allocatable;
+use podd_cri::{RuntimeService, v1};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::{Config, config::default_node_ip, machine::Machine};
+
+/// How long an unchanged status may stand.
+const HEARTBEAT: Duration = Duration::from_secs(300);
+
+/// Everything that the object is made of.
+struct Facts {
+    config: Arc<Config>,
+    machine: Machine,
+    allocatable: Allocatable,
+    version: v1::VersionResponse,
+}
+
+/// Keeps the object until `shutdown`.
+pub(crate) async fn run(
+    client: Client,
+    config: Arc<Config>,
+    machine: Machine,
+    allocatable: Allocatable,
+    version: v1::VersionResponse,
+    runtime: Arc<dyn RuntimeService>,
+    shutdown: CancellationToken,
+) {
+    let nodes: Api<Node> = Api::all(client);
+    let period = config.node_status_period;
+    let facts = Facts { config, machine, allocatable, version };
+    let mut published: Option<(NodeStatus, Timestamp)> = None;
+    loop {
+        let now = Timestamp::now();
+        let conditions = runtime_conditions(runtime.as_ref()).await;
+        let old = published.as_ref().map(|(status, _)| status);
+        let status = status(&facts, &conditions, old, now);
+        let due = published.as_ref().is_none_or(|(published, at)| {
+            !same(published, &status) || now.duration_since(*at).unsigned_abs() >= HEARTBEAT
+        });
+        if due {
+            match publish(&nodes, &facts, &status).await {
+                Ok(()) => published = Some((status, now)),
+                Err(error) => warn!(%error, "publish the node's status"),
+            }
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            // A timer that is cancelled loses nothing.
+            () = tokio::time::sleep(period) => {}
+        }
+    }
+}
+
+/// What the runtime says of itself: (type, ok, reason, message).
+async fn runtime_conditions(runtime: &dyn RuntimeService) -> Vec<v1::RuntimeCondition> {
+    match runtime.status(tonic::Request::new(v1::StatusRequest { verbose: false })).await {
+        Ok(answer) => answer.into_inner().status.unwrap_or_default().conditions,
+        Err(status) => {
+            debug!(message = status.message(), "the runtime does not tell its status");
+            vec![v1::RuntimeCondition {
+                r#type: "RuntimeReady".into(),
+                status: false,
+                reason: "RuntimeUnavailable".into(),
+                message: status.message().to_owned(),
+            }]
+        }
+    }
+}
+
+async fn publish(nodes: &Api<Node>, facts: &Facts, status: &NodeStatus) -> Result<(), kube::Error> {
+    let name = &facts.config.node_name;
+    if nodes.get_opt(name).await?.is_none() {
+        match nodes.create(&PostParams::default(), &object(facts)).await {
+            Ok(_) => info!(node = name, "node registered"),
+            // Somebody was quicker.
+            Err(kube::Error::Api(error)) if error.code == 409 => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let patch = Patch::Merge(json!({"status": status}));
+    nodes.patch_status(name, &PatchParams::default(), &patch).await.map(drop)
+}
+
+fn object(facts: &Facts) -> Node {
+    let labels = [
+        ("kubernetes.io/hostname", facts.config.node_name.as_str()),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", architecture()),
+        ("beta.kubernetes.io/os", "linux"),
+        ("beta.kubernetes.io/arch", architecture()),
+    ];
+    let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    Node {
+        metadata: ObjectMeta {
+            name: Some(facts.config.node_name.clone()),
+            labels: Some(BTreeMap::from(labels)),
+            ..Default::default()
+        },
+        ..Default::default()
+    }
+}
+
+fn status(facts: &Facts, runtime: &[v1::RuntimeCondition], old: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
+    let Facts { config, machine, allocatable, version } = facts;
+    let address = config.node_ip.unwrap_or_else(default_node_ip);
+    let resources = |milli_cpu: i64, memory: i64| {
+        let cpu = if milli_cpu % 1000 == 0 { (milli_cpu / 1000).to_string() } else { format!("{milli_cpu}m") };
+        BTreeMap::from([
+            ("cpu".to_owned(), Quantity(cpu)),
+            ("memory".to_owned(), Quantity(format!("{}Ki", memory / 1024))),
+            ("pods".to_owned(), Quantity(config.max_pods.to_string())),
+        ])
+    };
+    NodeStatus {
+        addresses: Some(vec![
+            NodeAddress { address: address.to_string(), type_: "InternalIP".into() },
+            NodeAddress { address: config.node_name.clone(), type_: "Hostname".into() },
+        ]),
+        capacity: Some(resources(machine.milli_cpu, machine.memory)),
+        allocatable: Some(resources(allocatable.milli_cpu, allocatable.memory)),
+        conditions: Some(conditions(runtime, old, now)),
+        daemon_endpoints: Some(NodeDaemonEndpoints::default()),
+        node_info: Some(NodeSystemInfo {
+            architecture: architecture().to_owned(),
+            boot_id: machine.boot_id.clone(),
+            container_runtime_version: format!("{}://{}", version.runtime_name, version.runtime_version),
+            kernel_version: machine.kernel.clone(),
+            kubelet_version: format!("v1.36.0-podd.{}", env!("CARGO_PKG_VERSION")),
+            machine_id: machine.machine_id.clone(),
+            operating_system: "linux".into(),
+            os_image: machine.os_image.clone(),
+            system_uuid: machine.machine_id.clone(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// The kubelet's conditions. Nothing is under pressure as long as nothing is evicted for it.
+fn conditions(runtime: &[v1::RuntimeCondition], old: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
+    let failed: Vec<&v1::RuntimeCondition> = runtime.iter().filter(|condition| !condition.status).collect();
+    let ready = match failed.first() {
+        None => ("Ready", "True", "KubeletReady", "podd is posting ready status".to_owned()),
+        Some(condition) => {
+            let message = format!("{}: {}", condition.reason, condition.message);
+            ("Ready", "False", "KubeletNotReady", message)
+        }
+    };
+    let fine = [
+        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "podd has sufficient memory available".to_owned()),
+        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "podd has no disk pressure".to_owned()),
+        ("PIDPressure", "False", "KubeletHasSufficientPID", "podd has sufficient PID available".to_owned()),
+    ];
+    let old = |kind: &str| {
+        let conditions = old.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        conditions.iter().find(|condition| condition.type_ == kind)
+    };
+    let made = fine.into_iter().chain([ready]).map(|(kind, value, reason, message)| {
+        let since = old(kind).filter(|old| old.status == value).and_then(|old| old.last_transition_time.clone());
+        NodeCondition {
+            type_: kind.into(),
+            status: value.into(),
+            reason: Some(reason.into()),
+            message: Some(message),
+            last_heartbeat_time: Some(Time(now)),
+            last_transition_time: since.or(Some(Time(now))),
+        }
+    });
+    made.collect()
+}
+
+/// Whether two statuses say the same, their times aside.
+fn same(one: &NodeStatus, other: &NodeStatus) -> bool {
+    let without_times = |status: &NodeStatus| {
+        let mut status = status.clone();
+        for condition in status.conditions.iter_mut().flatten() {
+            condition.last_heartbeat_time = None;
+        }
+        status
+    };
+    without_times(one) == without_times(other)
+}
+
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> Facts {
+        let machine = Machine {
+            milli_cpu: 2000,
+            memory: 1 << 30,
+            kernel: "6.1".into(),
+            os_image: "Linux".into(),
+            machine_id: "m".into(),
+            boot_id: "b".into(),
+        };
+        let allocatable = Allocatable { milli_cpu: 1500, memory: 1 << 29, pods: 110 };
+        let version = v1::VersionResponse { runtime_name: "podd".into(), ..Default::default() };
+        Facts { config: Arc::new(Config::new("n")), machine, allocatable, version }
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).expect("a time")
+    }
+
+    #[test]
+    fn a_runtime_that_is_not_ready_makes_a_node_that_is_not() {
+        let well = status(&facts(), &[], None, at(1));
+        let find = |status: &NodeStatus| {
+            let all = status.conditions.clone().unwrap_or_default();
+            all.into_iter().find(|condition| condition.type_ == "Ready").expect("a node has this condition")
+        };
+        assert_eq!(find(&well).status, "True");
+        let bad = v1::RuntimeCondition {
+            r#type: "NetworkReady".into(),
+            status: false,
+            reason: "NoBridge".into(),
+            message: "gone".into(),
+        };
+        let ill = status(&facts(), &[bad], Some(&well), at(9));
+        let ready = find(&ill);
+        assert_eq!((ready.status.as_str(), ready.message.as_deref()), ("False", Some("NoBridge: gone")));
+        assert_eq!(ready.last_transition_time, Some(Time(at(9))));
+    }
+
+    #[test]
+    fn only_times_differ_in_a_heartbeat() {
+        let first = status(&facts(), &[], None, at(1));
+        let later = status(&facts(), &[], Some(&first), at(100));
+        assert!(same(&first, &later) && first != later);
+        let since = later.conditions.as_deref().expect("conditions")[0].last_transition_time.clone();
+        assert_eq!(since, Some(Time(at(1))));
+        let allocatable = first.allocatable.as_ref().expect("allocatable");
+        assert_eq!((allocatable["cpu"].0.as_str(), allocatable["memory"].0.as_str()), ("1500m", "524288Ki"));
+    }
+}

@@ -1,0 +1,142 @@
+//! Sandboxes: their configuration from a pod's spec, making, stopping and removing them.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodSpec};
+use podd_core::{pod::Failure, qos};
+use podd_cri::v1;
+use tonic::Request;
+
+use super::{super::machine::Order, security, within};
+use crate::{
+    events::Severity,
+    worker::{
+        names::identity,
+        services::{Prepared, Services, Settings},
+    },
+};
+
+/// The longest host name the kernel takes, without its end.
+const LONGEST_HOST_NAME: usize = 63;
+
+/// Makes and starts a sandbox.
+pub(super) async fn create(services: &Services, order: &Order, attempt: u32) -> Result<(), Failure> {
+    let pod = &*order.pod;
+    if attempt > 0 {
+        let message = "Pod sandbox changed, it will be killed and re-created.";
+        services.recorder.pod(pod, Severity::Normal, "SandboxChanged", message);
+    }
+    let prepared = order.prepared.as_deref().cloned().unwrap_or_default();
+    let config = config(pod, attempt, &prepared, &services.settings);
+    let request = v1::RunPodSandboxRequest { config: Some(config), ..Default::default() };
+    let call = services.runtime.run_pod_sandbox(Request::new(request));
+    match within(services.settings.call_deadline, "CreatePodSandboxError", call).await {
+        Ok(_) => Ok(()),
+        Err(failure) => {
+            let message = format!("Failed to create pod sandbox: {}", failure.message);
+            services.recorder.pod(pod, Severity::Warning, "FailedCreatePodSandBox", message);
+            Err(failure)
+        }
+    }
+}
+
+/// Stops a sandbox.
+pub(super) async fn stop(services: &Services, pod: &Pod, id: &str) -> Result<(), Failure> {
+    let request = v1::StopPodSandboxRequest { pod_sandbox_id: id.to_owned() };
+    let call = services.runtime.stop_pod_sandbox(Request::new(request));
+    match within(services.settings.call_deadline, "KillPodSandboxError", call).await {
+        Ok(_) => Ok(()),
+        Err(failure) => {
+            let message = format!("error killing pod: failed to stop sandbox {id}: {}", failure.message);
+            services.recorder.pod(pod, Severity::Warning, "FailedKillPod", message);
+            Err(failure)
+        }
+    }
+}
+
+/// Removes a sandbox and the records of its containers.
+pub(super) async fn remove(services: &Services, id: &str) -> Result<(), Failure> {
+    let request = v1::RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() };
+    let call = services.runtime.remove_pod_sandbox(Request::new(request));
+    within(services.settings.call_deadline, "RemovePodSandboxError", call).await.map(|_| ())
+}
+
+/// A pod's sandbox in CRI's words.
+pub(super) fn config(pod: &Pod, attempt: u32, prepared: &Prepared, settings: &Settings) -> v1::PodSandboxConfig {
+    let identity = identity(pod);
+    let spec = pod.spec.as_ref();
+    let host_network = is_host_network(pod);
+    let mut labels = pod.metadata.labels.clone().unwrap_or_default();
+    labels.extend(identity.labels());
+    v1::PodSandboxConfig {
+        metadata: Some(v1::PodSandboxMetadata {
+            name: identity.name.to_owned(),
+            uid: identity.uid.to_owned(),
+            namespace: identity.namespace.to_owned(),
+            attempt,
+        }),
+        hostname: if host_network { String::new() } else { host_name(pod) },
+        log_directory: identity.log_directory(settings).to_string_lossy().into_owned(),
+        dns_config: prepared.dns.clone(),
+        port_mappings: spec.filter(|_| !host_network).map(port_mappings).unwrap_or_default(),
+        labels,
+        annotations: pod.metadata.annotations.clone().unwrap_or_default(),
+        linux: Some(v1::LinuxPodSandboxConfig {
+            cgroup_parent: prepared.cgroup_parent.clone(),
+            security_context: Some(security::of_sandbox(pod, settings)),
+            sysctls: BTreeMap::new(),
+            overhead: None,
+            resources: Some(resources(pod)),
+        }),
+        windows: None,
+    }
+}
+
+/// Whether the pod shares the node's network.
+pub(super) fn is_host_network(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true)
+}
+
+/// The name given, or the pod's, cut where a host name may end.
+fn host_name(pod: &Pod) -> String {
+    let given = pod.spec.as_ref().and_then(|spec| spec.hostname.as_deref()).filter(|name| !name.is_empty());
+    let name = given.or(pod.metadata.name.as_deref()).unwrap_or_default();
+    let cut: String = name.chars().take(LONGEST_HOST_NAME).collect();
+    cut.trim_end_matches(['-', '.']).to_owned()
+}
+
+/// The ports of the host that lead into the pod.
+fn port_mappings(spec: &PodSpec) -> Vec<v1::PortMapping> {
+    all_containers(spec).flat_map(|container| container.ports.iter().flatten()).filter_map(port_mapping).collect()
+}
+
+fn port_mapping(port: &ContainerPort) -> Option<v1::PortMapping> {
+    let host_port = port.host_port.filter(|port| *port != 0)?;
+    let protocol = match port.protocol.as_deref() {
+        Some("UDP") => v1::Protocol::Udp,
+        Some("SCTP") => v1::Protocol::Sctp,
+        _ => v1::Protocol::Tcp,
+    };
+    Some(v1::PortMapping {
+        protocol: protocol as i32,
+        container_port: port.container_port,
+        host_port,
+        host_ip: port.host_ip.clone().unwrap_or_default(),
+    })
+}
+
+pub(super) fn all_containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
+    spec.init_containers.iter().flatten().chain(&spec.containers)
+}
+
+/// What the pod may use in all, for runtimes that want to know it; its cgroup is made already.
+fn resources(pod: &Pod) -> v1::LinuxContainerResources {
+    let numbers = qos::pod_numbers(pod);
+    v1::LinuxContainerResources {
+        cpu_period: numbers.cpu_quota.map_or(0, |_| qos::CPU_PERIOD),
+        cpu_quota: numbers.cpu_quota.unwrap_or(0),
+        cpu_shares: numbers.cpu_shares,
+        memory_limit_in_bytes: numbers.memory.unwrap_or(0),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,211 @@
+//! Starting a container: its configuration from the pod's spec, `CreateContainer`, `StartContainer`.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+};
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use podd_core::{
+    pod::{Failure, Kind, container_hash, termination_grace},
+    qos,
+};
+use podd_cri::v1;
+use tonic::Request;
+
+use super::{
+    super::machine::Order,
+    expand::expand,
+    image, sandbox,
+    security::{self, ImageUser},
+    within,
+};
+use crate::{
+    events::Severity,
+    worker::{
+        names::{
+            CONTAINER_NAME, HASH, POD_GRACE, RESTART_COUNT, TERMINATION_PATH, TERMINATION_POLICY, identity, log_path,
+        },
+        services::{Prepared, Services, Settings},
+    },
+};
+
+/// Where a pod's hosts file is seen, unless a volume is mounted there.
+const HOSTS: &str = "/etc/hosts";
+
+/// What to start.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Start<'a> {
+    pub(super) container: &'a str,
+    pub(super) kind: Kind,
+    pub(super) sandbox_id: &'a str,
+    pub(super) restart_count: u32,
+    pub(super) image_ref: &'a str,
+}
+
+/// Creates a container and starts it.
+pub(super) async fn start(services: &Services, order: &Order, start: &Start<'_>) -> Result<(), Failure> {
+    let outcome = create_and_start(services, order, start).await;
+    if let Err(failure) = &outcome {
+        let message = format!("Error: {}", failure.message);
+        services.recorder.container(&order.pod, start.container, Severity::Warning, "Failed", message);
+    }
+    outcome
+}
+
+async fn create_and_start(services: &Services, order: &Order, start: &Start<'_>) -> Result<(), Failure> {
+    let pod = &*order.pod;
+    let container = find(pod, start).ok_or_else(|| config_error(format!("no container {}", start.container)))?;
+    let image_user = match security::needs_image_user(pod, container) {
+        true => image::status(services, start.image_ref)
+            .await?
+            .map(|image| ImageUser { uid: image.uid.map(|uid| uid.value), name: image.username })
+            .unwrap_or_default(),
+        false => ImageUser::default(),
+    };
+    let hosts = services.resources.hosts_file(pod, &order.ips).await?;
+    let prepared = order.prepared.as_deref().cloned().unwrap_or_default();
+    let made = Made { image_user: &image_user, hosts: &hosts, prepared: &prepared };
+    let config = config(pod, container, start, &made, &services.settings)?;
+
+    let deadline = services.settings.call_deadline;
+    let attempt = 0;
+    let request = v1::CreateContainerRequest {
+        pod_sandbox_id: start.sandbox_id.to_owned(),
+        config: Some(config),
+        sandbox_config: Some(sandbox::config(pod, attempt, &prepared, &services.settings)),
+    };
+    let call = services.runtime.create_container(Request::new(request));
+    let id = within(deadline, "CreateContainerError", call).await?.container_id;
+    services.recorder.container(pod, start.container, Severity::Normal, "Created", "Container created");
+
+    let request = v1::StartContainerRequest { container_id: id };
+    let call = services.runtime.start_container(Request::new(request));
+    within(deadline, "RunContainerError", call).await?;
+    services.recorder.container(pod, start.container, Severity::Normal, "Started", "Container started");
+    Ok(())
+}
+
+fn find<'a>(pod: &'a Pod, start: &Start<'_>) -> Option<&'a Container> {
+    let spec = pod.spec.as_ref()?;
+    let list = match start.kind {
+        Kind::Init => spec.init_containers.as_deref().unwrap_or_default(),
+        Kind::Regular => &spec.containers,
+    };
+    list.iter().find(|container| container.name == start.container)
+}
+
+/// What was made for the container before it.
+struct Made<'a> {
+    image_user: &'a ImageUser,
+    hosts: &'a Path,
+    prepared: &'a Prepared,
+}
+
+fn config(
+    pod: &Pod,
+    container: &Container,
+    start: &Start<'_>,
+    made: &Made<'_>,
+    settings: &Settings,
+) -> Result<v1::ContainerConfig, Failure> {
+    let (envs, known) = environment(container);
+    let expanded = |list: &Option<Vec<String>>| list.iter().flatten().map(|text| expand(text, &known)).collect();
+    let mut labels = identity(pod).labels();
+    labels.insert(CONTAINER_NAME.to_owned(), container.name.clone());
+    Ok(v1::ContainerConfig {
+        metadata: Some(v1::ContainerMetadata { name: container.name.clone(), attempt: start.restart_count }),
+        image: Some(v1::ImageSpec {
+            image: start.image_ref.to_owned(),
+            user_specified_image: container.image.clone().unwrap_or_default(),
+            ..Default::default()
+        }),
+        command: expanded(&container.command),
+        args: expanded(&container.args),
+        working_dir: container.working_dir.clone().unwrap_or_default(),
+        envs,
+        mounts: mounts(container, made)?,
+        labels,
+        annotations: annotations(pod, container, start.restart_count),
+        log_path: log_path(&container.name, start.restart_count),
+        linux: Some(v1::LinuxContainerConfig {
+            resources: Some(resources(pod, container, settings)),
+            security_context: Some(security::of_container(pod, container, made.image_user, settings)),
+        }),
+        ..Default::default()
+    })
+}
+
+/// The environment in order, and as what references see: a value may name those before it.
+fn environment(container: &Container) -> (Vec<v1::KeyValue>, BTreeMap<String, String>) {
+    let mut known = BTreeMap::new();
+    let mut envs = Vec::new();
+    for variable in container.env.iter().flatten() {
+        let value = expand(variable.value.as_deref().unwrap_or_default(), &known);
+        known.insert(variable.name.clone(), value.clone());
+        envs.push(v1::KeyValue { key: variable.name.clone(), value: value.into_bytes() });
+    }
+    (envs, known)
+}
+
+fn mounts(container: &Container, made: &Made<'_>) -> Result<Vec<v1::Mount>, Failure> {
+    let mut mounts = Vec::new();
+    for wanted in container.volume_mounts.iter().flatten() {
+        let host_path = made.prepared.volumes.get(&wanted.name).ok_or_else(|| {
+            config_error(format!("cannot find volume \"{}\" to mount into container \"{}\"", wanted.name, container.name))
+        })?;
+        // A relative path is meant from the root.
+        let container_path = Path::new("/").join(&wanted.mount_path);
+        mounts.push(mount(&container_path, host_path, wanted.read_only == Some(true)));
+    }
+    let taken = mounts.iter().any(|mount| mount.container_path.trim_end_matches('/') == HOSTS);
+    if !taken {
+        mounts.push(mount(Path::new(HOSTS), made.hosts, false));
+    }
+    Ok(mounts)
+}
+
+fn mount(container_path: &Path, host_path: &Path, readonly: bool) -> v1::Mount {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    v1::Mount {
+        container_path: text(container_path),
+        host_path: text(host_path),
+        readonly,
+        propagation: v1::MountPropagation::PropagationPrivate as i32,
+        ..Default::default()
+    }
+}
+
+fn annotations(pod: &Pod, container: &Container, restart_count: u32) -> BTreeMap<String, String> {
+    let or = |value: &Option<String>, default: &str| value.clone().unwrap_or_else(|| default.to_owned());
+    [
+        (HASH, container_hash(container)),
+        (RESTART_COUNT, restart_count.to_string()),
+        (TERMINATION_PATH, or(&container.termination_message_path, "/dev/termination-log")),
+        (TERMINATION_POLICY, or(&container.termination_message_policy, "File")),
+        (POD_GRACE, termination_grace(pod).as_secs().to_string()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
+}
+
+fn resources(pod: &Pod, container: &Container, settings: &Settings) -> v1::LinuxContainerResources {
+    let numbers = qos::container_numbers(container);
+    v1::LinuxContainerResources {
+        cpu_period: numbers.cpu_quota.map_or(0, |_| qos::CPU_PERIOD),
+        cpu_quota: numbers.cpu_quota.unwrap_or(0),
+        cpu_shares: numbers.cpu_shares,
+        memory_limit_in_bytes: numbers.memory.unwrap_or(0),
+        // No swap beyond the memory, as the kubelet's NoSwap.
+        memory_swap_limit_in_bytes: numbers.memory.unwrap_or(0),
+        oom_score_adj: qos::oom_score_adj(pod, container, settings.memory_capacity),
+        ..Default::default()
+    }
+}
+
+fn config_error(message: String) -> Failure {
+    Failure { reason: "CreateContainerConfigError".into(), message }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+//! What a container is told to be, from a pod's spec.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn settings() -> Settings {
+    Settings {
+        log_root: "/var/log/pods".into(),
+        pods_dir: "/pods".into(),
+        seccomp_default: true,
+        memory_capacity: 4 << 30,
+        resync: Duration::from_secs(30),
+        call_deadline: Duration::from_secs(120),
+    }
+}
+
+fn pod(mut container: Value, spec: Value) -> Pod {
+    container["name"] = json!("c");
+    container["image"] = json!("web:1");
+    let mut whole = json!({"containers": [container]});
+    whole.as_object_mut().expect("an object").extend(spec.as_object().expect("an object").clone());
+    let metadata = json!({"name": "p", "namespace": "n", "uid": "u"});
+    serde_json::from_value(json!({"metadata": metadata, "spec": whole})).expect("a pod")
+}
+
+fn configured(pod: &Pod, image_user: &ImageUser) -> v1::ContainerConfig {
+    let start = Start { container: "c", kind: Kind::Regular, sandbox_id: "s", restart_count: 2, image_ref: "sha256:1" };
+    let container = find(pod, &start).expect("the container");
+    let prepared = Prepared { volumes: [("v".to_owned(), "/data/v".into())].into(), ..Prepared::default() };
+    let made = Made { image_user, hosts: Path::new("/pods/u/etc-hosts"), prepared: &prepared };
+    config(pod, container, &start, &made, &settings()).expect("a configuration")
+}
+
+fn plain(container: Value) -> v1::ContainerConfig {
+    configured(&pod(container, json!({})), &ImageUser::default())
+}
+
+fn security(container: Value, spec: Value, image_user: &ImageUser) -> v1::LinuxContainerSecurityContext {
+    let config = configured(&pod(json!({"securityContext": container}), spec), image_user);
+    config.linux.and_then(|linux| linux.security_context).expect("a security context")
+}
+
+#[test]
+fn a_container_is_named_labelled_and_logged_as_by_the_kubelet() {
+    let config = plain(json!({"workingDir": "/w"}));
+    assert_eq!(config.metadata, Some(v1::ContainerMetadata { name: "c".into(), attempt: 2 }));
+    let image = config.image.expect("an image");
+    assert_eq!((&*image.image, &*image.user_specified_image), ("sha256:1", "web:1"));
+    assert_eq!(config.log_path, "c/2.log");
+    assert_eq!(config.working_dir, "/w");
+    assert_eq!(config.labels["io.kubernetes.pod.uid"], "u");
+    assert_eq!(config.labels["io.kubernetes.container.name"], "c");
+    assert_eq!(config.annotations["io.kubernetes.container.restartCount"], "2");
+    assert_eq!(config.annotations["io.kubernetes.pod.terminationGracePeriod"], "30");
+}
+
+#[test]
+fn references_see_the_variables_before_them() {
+    let config = plain(json!({
+        "command": ["run", "$(B)"], "args": ["$(A)-$(NOPE)", "$$(A)"],
+        "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "$(A)$(C)"}, {"name": "C"}],
+    }));
+    let envs: Vec<_> = config.envs.iter().map(|env| (&*env.key, &*env.value)).collect();
+    assert_eq!(envs, [("A", "1"), ("B", "1$(C)"), ("C", "")]);
+    assert_eq!(config.command, ["run", "1$(C)"]);
+    assert_eq!(config.args, ["1-$(NOPE)", "$(A)"]);
+}
+
+#[test]
+fn volumes_and_the_hosts_file_are_mounted() {
+    let config = plain(json!({"volumeMounts": [{"name": "v", "mountPath": "data", "readOnly": true}]}));
+    let mounts: Vec<_> =
+        config.mounts.iter().map(|m| (&*m.container_path, &*m.host_path, m.readonly)).collect();
+    assert_eq!(mounts, [("/data", "/data/v", true), ("/etc/hosts", "/pods/u/etc-hosts", false)]);
+    let own = plain(json!({"volumeMounts": [{"name": "v", "mountPath": "/etc/hosts"}]}));
+    assert_eq!(own.mounts.len(), 1, "a volume of one's own goes before the hosts file");
+}
+
+#[test]
+fn a_volume_that_is_not_there_is_a_configuration_error() {
+    let pod = pod(json!({"volumeMounts": [{"name": "w", "mountPath": "/w"}]}), json!({}));
+    let start = Start { container: "c", kind: Kind::Regular, sandbox_id: "s", restart_count: 0, image_ref: "" };
+    let container = find(&pod, &start).expect("the container");
+    let (image_user, prepared) = (ImageUser::default(), Prepared::default());
+    let made = Made { image_user: &image_user, hosts: Path::new("/h"), prepared: &prepared };
+    let failure = config(&pod, container, &start, &made, &settings()).expect_err("no such volume");
+    assert_eq!(failure.reason, "CreateContainerConfigError");
+}
+
+#[test]
+fn resources_are_the_kubelets_numbers() {
+    let limits = json!({"cpu": "500m", "memory": "64Mi"});
+    let config = plain(json!({"resources": {"limits": limits, "requests": limits}}));
+    let resources = config.linux.and_then(|linux| linux.resources).expect("resources");
+    assert_eq!((resources.cpu_shares, resources.cpu_quota, resources.cpu_period), (512, 50_000, 100_000));
+    assert_eq!((resources.memory_limit_in_bytes, resources.memory_swap_limit_in_bytes), (64 << 20, 64 << 20));
+    assert_eq!(resources.oom_score_adj, -997);
+    let nothing = plain(json!({})).linux.and_then(|linux| linux.resources).expect("resources");
+    assert_eq!((nothing.cpu_shares, nothing.cpu_quota, nothing.memory_limit_in_bytes, nothing.oom_score_adj), (2, 0, 0, 1000));
+}
+
+#[test]
+fn the_containers_user_goes_before_the_pods_and_a_group_brings_the_images_user() {
+    let value = |int: Option<v1::Int64Value>| int.map(|int| int.value);
+    let pods = json!({"securityContext": {"runAsUser": 1, "runAsGroup": 2}});
+    let of_image = ImageUser { uid: Some(7), name: String::new() };
+    let named = ImageUser { uid: None, name: "www".into() };
+    let table: [(Value, Value, &ImageUser, Option<i64>, &str, Option<i64>); 5] = [
+        (json!({}), json!({}), &of_image, None, "", None),
+        (json!({"runAsUser": 5}), pods.clone(), &of_image, Some(5), "", Some(2)),
+        (json!({}), pods, &of_image, Some(1), "", Some(2)),
+        (json!({"runAsGroup": 3}), json!({}), &of_image, Some(7), "", Some(3)),
+        (json!({"runAsGroup": 3}), json!({}), &named, None, "www", Some(3)),
+    ];
+    for (own, spec, image_user, uid, name, gid) in table {
+        let context = security(own.clone(), spec, image_user);
+        let found = (value(context.run_as_user), &*context.run_as_username, value(context.run_as_group));
+        assert_eq!(found, (uid, name, gid), "{own}");
+    }
+}
+
+#[test]
+fn confinement_is_the_default_and_privilege_lifts_it() {
+    let runtime_default = v1::security_profile::ProfileType::RuntimeDefault as i32;
+    let plain = security(json!({}), json!({}), &ImageUser::default());
+    assert!(!plain.privileged && !plain.no_new_privs && !plain.readonly_rootfs);
+    assert!(plain.masked_paths.iter().any(|path| path == "/proc/interrupts"));
+    assert!(plain.readonly_paths.iter().any(|path| path == "/proc/sys"));
+    assert_eq!(plain.seccomp.map(|profile| profile.profile_type), Some(runtime_default));
+
+    let strict = security(
+        json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}}),
+        json!({}),
+        &ImageUser::default(),
+    );
+    assert!(strict.no_new_privs && strict.readonly_rootfs);
+    assert_eq!(strict.capabilities.map(|c| c.drop_capabilities), Some(vec!["ALL".to_owned()]));
+
+    let privileged = security(json!({"privileged": true}), json!({}), &ImageUser::default());
+    assert!(privileged.privileged && privileged.masked_paths.is_empty() && privileged.readonly_paths.is_empty());
+}
+
+#[test]
+fn namespaces_follow_the_spec() {
+    use v1::NamespaceMode::{Container, Node, Pod};
+    let table = [
+        (json!({}), (Pod, Container)),
+        (json!({"shareProcessNamespace": true}), (Pod, Pod)),
+        (json!({"hostNetwork": true}), (Node, Container)),
+    ];
+    for (spec, (network, pid)) in table {
+        let options = security(json!({}), spec.clone(), &ImageUser::default()).namespace_options.expect("options");
+        assert_eq!((options.network, options.pid), (network as i32, pid as i32), "{spec}");
+    }
+}
+
+#[test]
+fn a_sandbox_has_the_pods_name_ports_and_labels() {
+    let ports = json!([{"containerPort": 80, "hostPort": 8080, "hostIP": "127.0.0.1"}, {"containerPort": 81},
+        {"containerPort": 53, "hostPort": 53, "protocol": "UDP"}]);
+    let mut pod = pod(json!({"ports": ports}), json!({"hostname": "h"}));
+    pod.metadata.labels = Some([("app".to_owned(), "x".to_owned())].into());
+    let prepared = Prepared { cgroup_parent: "/kubepods/podu".into(), ..Prepared::default() };
+    let config = sandbox::config(&pod, 3, &prepared, &settings());
+    assert_eq!(config.hostname, "h");
+    assert_eq!(config.log_directory, "/var/log/pods/n_p_u");
+    assert_eq!(config.metadata.map(|m| m.attempt), Some(3));
+    assert_eq!((&*config.labels["app"], &*config.labels["io.kubernetes.pod.name"]), ("x", "p"));
+    let ports: Vec<_> = config.port_mappings.iter().map(|p| (p.container_port, p.host_port, p.protocol, &*p.host_ip)).collect();
+    assert_eq!(ports, [(80, 8080, 0, "127.0.0.1"), (53, 53, 1, "")]);
+    let linux = config.linux.expect("linux");
+    assert_eq!(linux.cgroup_parent, "/kubepods/podu");
+}

@@ -1,0 +1,77 @@
+//! The events that follow from a change of status: what a container waits for. Those about actions are recorded by the
+//! actions themselves. Pure.
+
+use k8s_openapi::api::core::v1::{ContainerStateWaiting, ContainerStatus, Pod, PodStatus};
+
+use crate::events::Severity;
+
+/// An event about a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) container: String,
+    pub(crate) severity: Severity,
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+}
+
+/// What is worth an event between two statuses of a pod.
+pub(crate) fn reports(pod: &Pod, old: &PodStatus, new: &PodStatus) -> Vec<Report> {
+    let before = |name: &str| all(old).find(|s| s.name == name).and_then(waiting);
+    all(new)
+        .filter_map(|status| {
+            let waits = waiting(status)?;
+            (before(&status.name) != Some(waits)).then(|| report(pod, &status.name, waits)).flatten()
+        })
+        .collect()
+}
+
+fn report(pod: &Pod, container: &str, waits: &ContainerStateWaiting) -> Option<Report> {
+    let message = waits.message.clone().unwrap_or_default();
+    let identity = super::names::identity(pod);
+    let (severity, message) = match waits.reason.as_deref()? {
+        "CrashLoopBackOff" => (
+            Severity::Warning,
+            format!(
+                "Back-off restarting failed container {container} in pod {}_{}({})",
+                identity.name, identity.namespace, identity.uid
+            ),
+        ),
+        "ImagePullBackOff" => (Severity::Normal, message),
+        _ => return None,
+    };
+    Some(Report { container: container.to_owned(), severity, reason: "BackOff", message })
+}
+
+fn waiting(status: &ContainerStatus) -> Option<&ContainerStateWaiting> {
+    status.state.as_ref()?.waiting.as_ref()
+}
+
+fn all(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
+    status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn status(waiting: Value) -> PodStatus {
+        let state = json!({"waiting": waiting});
+        let container = json!({"name": "a", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+        serde_json::from_value(json!({"containerStatuses": [container]})).expect("a status")
+    }
+
+    #[test]
+    fn a_back_off_is_told_once_per_wait() {
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}})).expect("a pod");
+        let plain = status(json!({"reason": "ContainerCreating"}));
+        let first = status(json!({"reason": "CrashLoopBackOff", "message": "back-off 10s restarting"}));
+        let second = status(json!({"reason": "CrashLoopBackOff", "message": "back-off 20s restarting"}));
+        assert_eq!(reports(&pod, &plain, &plain), []);
+        let told = reports(&pod, &plain, &first);
+        assert_eq!(told[0].message, "Back-off restarting failed container a in pod p_n(u)");
+        assert_eq!(reports(&pod, &first, &first), []);
+        assert_eq!(reports(&pod, &first, &second).len(), 1);
+    }
+}
