@@ -16,6 +16,12 @@ pub(crate) fn tests_of(package: &str) -> Result<Vec<Program>> {
     build(&["test", "--no-run", "--package", package, "--lib", "--tests"])
 }
 
+/// The program of one file of black-box tests.
+pub(crate) fn black_box(name: &str) -> Result<Program> {
+    let programs = build(&["test", "--no-run", "--package", "podd-tests", "--test", name])?;
+    programs.into_iter().next().with_context(|| format!("cargo made no program of tests/tests/{name}.rs"))
+}
+
 /// Runs cargo and collects the programs that it made or found fresh.
 fn build(arguments: &[&str]) -> Result<Vec<Program>> {
     let output = Command::new(env!("CARGO"))

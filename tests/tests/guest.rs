@@ -20,6 +20,20 @@ const V1_ONLY: [&str; 3] = [
     "creation_and_limits_stay_near_the_kernels_own_cost",
 ];
 
+/// What pods need of the kernel that is not built in. On a machine of full size the kernel loads them by itself.
+const MODULES: [&str; 10] = [
+    "overlay",
+    "veth",
+    "bridge",
+    "nf_tables",
+    "nft_chain_nat",
+    "nft_nat",
+    "nft_masq",
+    "nft_ct",
+    "nft_fib_inet",
+    "br_netfilter",
+];
+
 #[test]
 fn cgroup_v2_alone_carries_limits_kills_and_statistics() -> Result<()> {
     let mut guest = Guest::new()?;
@@ -31,6 +45,16 @@ fn cgroup_v2_alone_carries_limits_kills_and_statistics() -> Result<()> {
         let skip: String = V1_ONLY.iter().map(|name| format!(" --skip {name}")).collect();
         guest.job(&program.name, &format!("{path} --include-ignored --test-threads 1{skip}"));
     }
+    check(&guest.run()?)
+}
+
+#[test]
+fn the_runtime_runs_pods_on_cgroup_v2_alone() -> Result<()> {
+    let mut guest = Guest::new()?;
+    MODULES.iter().for_each(|name| guest.module(name));
+    let program = programs::black_box("runtime")?;
+    guest.files().program(&program.path, "/tests/runtime")?;
+    guest.job("runtime", "/tests/runtime --test-threads 1");
     check(&guest.run()?)
 }
 
