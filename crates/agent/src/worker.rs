@@ -22,8 +22,6 @@ mod reports;
 mod runtime_watch;
 pub mod services;
 mod table;
-#[cfg(test)]
-mod tests;
 mod wish;
 
 pub use dispatcher::{Dispatcher, Lookup};

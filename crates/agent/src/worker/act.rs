@@ -58,13 +58,7 @@ pub(crate) async fn act(services: &Arc<Services>, pulls: &Pulls, order: &Order) 
         Action::StopSandbox { id } => sandbox::stop(services, pod, id).await.map(|()| Acted::done()),
         Action::RemoveSandbox { id } => sandbox::remove(services, id).await.map(|()| Acted::done()),
         Action::StartContainer { container, kind, sandbox_id, restart_count, image_ref, .. } => {
-            let start = start::Start {
-                container,
-                kind: *kind,
-                sandbox_id,
-                restart_count: *restart_count,
-                image_ref,
-            };
+            let start = start::Start { container, kind: *kind, sandbox_id, restart_count: *restart_count, image_ref };
             start::start(services, order, &start).await.map(|()| Acted::done())
         }
         Action::KillContainer { id, container, message, grace, .. } => {

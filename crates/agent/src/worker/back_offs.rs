@@ -31,11 +31,6 @@ impl BackOffs {
         BackOffs { version: VERSION, crashes: memory.crashes.clone(), pulls: memory.pulls.clone() }
     }
 
-    /// Whether a memory has these and no others.
-    pub(super) fn are_of(&self, memory: &Memory) -> bool {
-        self.crashes == memory.crashes && self.pulls == memory.pulls
-    }
-
     /// A memory that knows these and nothing else.
     pub(super) fn into_memory(self) -> Memory {
         Memory { crashes: self.crashes, pulls: self.pulls, ..Memory::default() }

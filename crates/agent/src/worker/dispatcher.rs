@@ -78,12 +78,8 @@ impl Dispatcher {
         let (updates, incoming) = mpsc::channel(UPDATES);
         let (commands, asked) = mpsc::channel(4);
         let table = Table::default();
-        let shared = Arc::new(Shared {
-            services,
-            table: table.clone(),
-            pulls: Pulls::new(),
-            closing: CancellationToken::new(),
-        });
+        let shared =
+            Arc::new(Shared { services, table: table.clone(), pulls: Pulls::new(), closing: CancellationToken::new() });
         let core = Core {
             shared,
             unsynced: sources.into_iter().collect(),
@@ -193,7 +189,9 @@ impl Core {
         let _watch = AbortOnDropHandle::new(tokio::spawn(watch));
         loop {
             // Every arm may be cancelled: channels lose nothing, and an ended task is kept until it is taken.
+            // In order, so that a simulation can be run again.
             tokio::select! {
+                biased;
                 command = commands.recv() => match command {
                     Some(Command::StopPods { grace, done }) => self.stop_pods(grace, done),
                     Some(Command::Close) | None => break,
@@ -203,7 +201,10 @@ impl Core {
                 Some(sighting) = sightings.recv() => self.sighting(sighting),
             }
             if self.pods.is_empty() && self.stopping.is_some_and(|stopping| stopping.listed) {
-                self.stopped.drain(..).for_each(|done| drop(done.send(())));
+                self.stopped.drain(..).for_each(|done| {
+                    // Whoever asked may have gone.
+                    let _ = done.send(());
+                });
             }
         }
         self.shared.closing.cancel();

@@ -82,7 +82,8 @@ async fn live(shared: Arc<Shared>, mut wishes: watch::Receiver<Wish>, wake: Arc<
     // One failed `open` for a new pod.
     let memory = BackOffs::load(&shared.services.settings.pods_dir.join(&uid)).into_memory();
     let machine = Machine::new(wish, memory);
-    let mut life = Life { shared, uid, machine, seen, jobs: JoinSet::new(), running: HashMap::new(), current: BTreeMap::new() };
+    let mut life =
+        Life { shared, uid, machine, seen, jobs: JoinSet::new(), running: HashMap::new(), current: BTreeMap::new() };
     let closing = life.shared.closing.clone();
     let mut event = Event::Nudge;
     while life.take(event).await {
@@ -94,7 +95,9 @@ async fn live(shared: Arc<Shared>, mut wishes: watch::Receiver<Wish>, wake: Arc<
             }
         };
         // Every arm may be cancelled: a watch keeps its newest value, a `Notify` its permit, an ended job stays in the set.
+        // In order, so that a simulation can be run again.
         event = tokio::select! {
+            biased;
             () = closing.cancelled() => break,
             Ok(()) = wishes.changed() => Event::Wish(wishes.borrow_and_update().clone()),
             // One that was given up tells nothing; then it is as if time had passed.
@@ -155,7 +158,10 @@ impl Life {
                 }
                 Command::Publish(pod, status) => {
                     let services = services.clone();
-                    self.spawn(Job::Publish, async move { Done::Published(services.objects.publish(&pod, &status).await) });
+                    self.spawn(
+                        Job::Publish,
+                        async move { Done::Published(services.objects.publish(&pod, &status).await) },
+                    );
                 }
                 Command::Save => self.save().await,
                 Command::Report(report) => services.recorder.container(
@@ -188,9 +194,8 @@ impl Life {
     fn act(&mut self, order: Box<Order>) {
         let (target, action) = (order.action.target(), order.action.clone());
         let shared = self.shared.clone();
-        let handle = self.spawn(Job::Act(action), async move {
-            Done::Acted(act(&shared.services, &shared.pulls, &order).await)
-        });
+        let handle = self
+            .spawn(Job::Act(action), async move { Done::Acted(act(&shared.services, &shared.pulls, &order).await) });
         self.current.insert(target, (handle.id(), handle));
     }
 

@@ -158,6 +158,12 @@ impl Machine {
     /// Takes in an event and tells what follows from it.
     pub(crate) fn handle(&mut self, event: Event, node: &NodeFacts, now: Timestamp) -> Vec<Command> {
         let mut commands = Vec::new();
+        if self.wake_at.is_some_and(|at| at <= now) {
+            self.wake_at = None;
+            // Much may have happened during the wait; to look costs little.
+            self.stale = true;
+            self.undecided = true;
+        }
         match event {
             Event::Wish(wish) => self.wish(wish),
             Event::Nudge => self.stale = true,
@@ -179,14 +185,7 @@ impl Machine {
             }
             Event::Acted(action, result) => self.acted(&action, result, now, &mut commands),
             Event::Published(result) => self.published(result, now),
-            Event::Time => {
-                if self.wake_at.is_some_and(|at| at <= now) {
-                    self.wake_at = None;
-                    // Much may have happened during the wait; to look costs little.
-                    self.stale = true;
-                    self.undecided = true;
-                }
-            }
+            Event::Time => {}
         }
         self.step(node, now, &mut commands);
         commands
@@ -211,13 +210,7 @@ impl Machine {
         self.undecided = true;
     }
 
-    fn acted(
-        &mut self,
-        action: &Action,
-        result: Result<Acted, Failure>,
-        now: Timestamp,
-        commands: &mut Vec<Command>,
-    ) {
+    fn acted(&mut self, action: &Action, result: Result<Acted, Failure>, now: Timestamp, commands: &mut Vec<Command>) {
         self.acting.remove(&action.target());
         let result = result.map(|acted| {
             if let Some(prepared) = acted.prepared {
@@ -266,9 +259,7 @@ impl Machine {
             Ok(()) if !sent_newest => return,
             // There is nobody left to tell.
             Ok(()) | Err(PublishError::Gone) => Ok(Outcome::Done),
-            Err(error) => {
-                Err(Failure { reason: "FailedStatusUpdate".into(), message: super::act::chain(&error) })
-            }
+            Err(error) => Err(Failure { reason: "FailedStatusUpdate".into(), message: super::act::chain(&error) }),
         };
         self.acting.remove(&Target::Object);
         self.memory.ended(&Action::PublishFinalStatus, &outcome, now);
@@ -289,7 +280,8 @@ impl Machine {
         }
         let urgent = self.acting.get(&Target::Object) == Some(&Action::PublishFinalStatus);
         let busy = self.looking || self.acting.iter().any(|(t, a)| !a.is_patient() && *t != Target::Object);
-        if let Some(status) = self.pod.status.as_ref().filter(|_| self.publishing.is_due(busy && !urgent, urgent, now)) {
+        if let Some(status) = self.pod.status.as_ref().filter(|_| self.publishing.is_due(busy && !urgent, urgent, now))
+        {
             self.publishing.began(status);
             commands.push(Command::Publish(self.pod.clone(), Box::new(status.clone())));
         }
@@ -438,4 +430,3 @@ fn merged(ours: Option<PodStatus>, theirs: Option<PodStatus>) -> Option<PodStatu
 pub(super) fn after(at: Timestamp, by: Duration) -> Timestamp {
     at.checked_add(SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX)).unwrap_or(Timestamp::MAX)
 }
-

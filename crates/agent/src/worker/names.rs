@@ -58,11 +58,6 @@ impl Identity<'_> {
     }
 }
 
-/// Selects what is one pod's.
-pub(crate) fn selector(uid: &str) -> BTreeMap<String, String> {
-    BTreeMap::from([(POD_UID.to_owned(), uid.to_owned())])
-}
-
 /// Path of one instance's log below the pod's log directory: `<container>/<restart count>.log`.
 pub(crate) fn log_path(container: &str, restart_count: u32) -> String {
     format!("{container}/{restart_count}.log")

@@ -67,7 +67,12 @@ impl Publishing {
     }
 
     /// It has arrived, or not. True if it was accepted and there is none newer than it.
-    pub(crate) fn ended(&mut self, result: &Result<(), PublishError>, newest: Option<&PodStatus>, now: Timestamp) -> bool {
+    pub(crate) fn ended(
+        &mut self,
+        result: &Result<(), PublishError>,
+        newest: Option<&PodStatus>,
+        now: Timestamp,
+    ) -> bool {
         let sent = self.sent.take();
         match result {
             Ok(()) => {

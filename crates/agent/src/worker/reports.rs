@@ -58,13 +58,15 @@ mod tests {
 
     fn status(waiting: Value) -> PodStatus {
         let state = json!({"waiting": waiting});
-        let container = json!({"name": "a", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+        let container =
+            json!({"name": "a", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state});
         serde_json::from_value(json!({"containerStatuses": [container]})).expect("a status")
     }
 
     #[test]
     fn a_back_off_is_told_once_per_wait() {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}})).expect("a pod");
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}})).expect("a pod");
         let plain = status(json!({"reason": "ContainerCreating"}));
         let first = status(json!({"reason": "CrashLoopBackOff", "message": "back-off 10s restarting"}));
         let second = status(json!({"reason": "CrashLoopBackOff", "message": "back-off 20s restarting"}));

@@ -77,7 +77,9 @@ pub(super) async fn watch(services: Arc<Services>, seen: mpsc::Sender<Seen>, rel
     let mut list_at = Instant::now();
     loop {
         // Every arm may be cancelled: a stream and a `Notify` lose nothing, and a connection begun is begun again.
+        // In order, so that a simulation can be run again.
         tokio::select! {
+            biased;
             () = seen.closed() => return,
             stream = connect(&services), if events.is_none() && connect_at <= Instant::now() => match stream {
                 Ok(stream) => {
@@ -176,8 +178,10 @@ async fn list(services: &Services) -> Result<BTreeMap<String, Listed>, Status> {
         if let Some(uid) = container.labels.get(names::POD_UID) {
             let listed = all.entry(uid.clone()).or_default();
             listed.take(&container.id, container.state, &container.labels);
-            listed.alive |=
-                matches!(container.state(), v1::ContainerState::ContainerRunning | v1::ContainerState::ContainerUnknown);
+            listed.alive |= matches!(
+                container.state(),
+                v1::ContainerState::ContainerRunning | v1::ContainerState::ContainerUnknown
+            );
             let grace = container.annotations.get(names::POD_GRACE).and_then(|text| text.parse().ok());
             let longest = promised.entry(uid.clone()).or_default();
             *longest = (*longest).max(grace.map_or(DEFAULT_GRACE, Duration::from_secs));

@@ -54,10 +54,9 @@ pub(super) async fn status(services: &Services, image: &str) -> Result<Option<v1
         Ok(Ok(answer)) => Ok(answer.into_inner().image),
         Ok(Err(status)) if status.code() == Code::InvalidArgument => Err(invalid_name(image, &status)),
         Ok(Err(status)) => Err(failure("ImageInspectError", &status)),
-        Err(_) => Err(Failure {
-            reason: "ImageInspectError".into(),
-            message: "the runtime did not answer in time".into(),
-        }),
+        Err(_) => {
+            Err(Failure { reason: "ImageInspectError".into(), message: "the runtime did not answer in time".into() })
+        }
     }
 }
 
@@ -135,7 +134,8 @@ fn go_duration(milliseconds: u128) -> String {
     let (minutes, rest) = (milliseconds / 60_000, milliseconds % 60_000);
     let fraction = format!("{:03}", rest % 1000);
     let fraction = fraction.trim_end_matches('0');
-    let seconds = if fraction.is_empty() { format!("{}s", rest / 1000) } else { format!("{}.{fraction}s", rest / 1000) };
+    let seconds =
+        if fraction.is_empty() { format!("{}s", rest / 1000) } else { format!("{}.{fraction}s", rest / 1000) };
     if minutes == 0 { seconds } else { format!("{minutes}m{seconds}") }
 }
 

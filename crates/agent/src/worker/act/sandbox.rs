@@ -16,9 +16,6 @@ use crate::{
     },
 };
 
-/// The longest host name the kernel takes, without its end.
-const LONGEST_HOST_NAME: usize = 63;
-
 /// Makes and starts a sandbox.
 pub(super) async fn create(services: &Services, order: &Order, attempt: u32) -> Result<(), Failure> {
     let pod = &*order.pod;
@@ -75,7 +72,7 @@ pub(super) fn config(pod: &Pod, attempt: u32, prepared: &Prepared, settings: &Se
             namespace: identity.namespace.to_owned(),
             attempt,
         }),
-        hostname: if host_network { String::new() } else { host_name(pod) },
+        hostname: if host_network { String::new() } else { crate::hosts::host_name(pod) },
         log_directory: identity.log_directory(settings).to_string_lossy().into_owned(),
         dns_config: prepared.dns.clone(),
         port_mappings: spec.filter(|_| !host_network).map(port_mappings).unwrap_or_default(),
@@ -95,14 +92,6 @@ pub(super) fn config(pod: &Pod, attempt: u32, prepared: &Prepared, settings: &Se
 /// Whether the pod shares the node's network.
 pub(super) fn is_host_network(pod: &Pod) -> bool {
     pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true)
-}
-
-/// The name given, or the pod's, cut where a host name may end.
-fn host_name(pod: &Pod) -> String {
-    let given = pod.spec.as_ref().and_then(|spec| spec.hostname.as_deref()).filter(|name| !name.is_empty());
-    let name = given.or(pod.metadata.name.as_deref()).unwrap_or_default();
-    let cut: String = name.chars().take(LONGEST_HOST_NAME).collect();
-    cut.trim_end_matches(['-', '.']).to_owned()
 }
 
 /// The ports of the host that lead into the pod.

@@ -1,9 +1,6 @@
 //! Starting a container: its configuration from the pod's spec, `CreateContainer`, `StartContainer`.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-};
+use std::{collections::BTreeMap, path::Path};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use podd_core::{
@@ -152,7 +149,10 @@ fn mounts(container: &Container, made: &Made<'_>) -> Result<Vec<v1::Mount>, Fail
     let mut mounts = Vec::new();
     for wanted in container.volume_mounts.iter().flatten() {
         let host_path = made.prepared.volumes.get(&wanted.name).ok_or_else(|| {
-            config_error(format!("cannot find volume \"{}\" to mount into container \"{}\"", wanted.name, container.name))
+            config_error(format!(
+                "cannot find volume \"{}\" to mount into container \"{}\"",
+                wanted.name, container.name
+            ))
         })?;
         // A relative path is meant from the root.
         let container_path = Path::new("/").join(&wanted.mount_path);

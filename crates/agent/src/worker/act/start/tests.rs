@@ -72,8 +72,7 @@ fn references_see_the_variables_before_them() {
 #[test]
 fn volumes_and_the_hosts_file_are_mounted() {
     let config = plain(json!({"volumeMounts": [{"name": "v", "mountPath": "data", "readOnly": true}]}));
-    let mounts: Vec<_> =
-        config.mounts.iter().map(|m| (&*m.container_path, &*m.host_path, m.readonly)).collect();
+    let mounts: Vec<_> = config.mounts.iter().map(|m| (&*m.container_path, &*m.host_path, m.readonly)).collect();
     assert_eq!(mounts, [("/data", "/data/v", true), ("/etc/hosts", "/pods/u/etc-hosts", false)]);
     let own = plain(json!({"volumeMounts": [{"name": "v", "mountPath": "/etc/hosts"}]}));
     assert_eq!(own.mounts.len(), 1, "a volume of one's own goes before the hosts file");
@@ -99,7 +98,10 @@ fn resources_are_the_kubelets_numbers() {
     assert_eq!((resources.memory_limit_in_bytes, resources.memory_swap_limit_in_bytes), (64 << 20, 64 << 20));
     assert_eq!(resources.oom_score_adj, -997);
     let nothing = plain(json!({})).linux.and_then(|linux| linux.resources).expect("resources");
-    assert_eq!((nothing.cpu_shares, nothing.cpu_quota, nothing.memory_limit_in_bytes, nothing.oom_score_adj), (2, 0, 0, 1000));
+    assert_eq!(
+        (nothing.cpu_shares, nothing.cpu_quota, nothing.memory_limit_in_bytes, nothing.oom_score_adj),
+        (2, 0, 0, 1000)
+    );
 }
 
 #[test]
@@ -169,7 +171,8 @@ fn a_sandbox_has_the_pods_name_ports_and_labels() {
     assert_eq!(config.log_directory, "/var/log/pods/n_p_u");
     assert_eq!(config.metadata.map(|m| m.attempt), Some(3));
     assert_eq!((&*config.labels["app"], &*config.labels["io.kubernetes.pod.name"]), ("x", "p"));
-    let ports: Vec<_> = config.port_mappings.iter().map(|p| (p.container_port, p.host_port, p.protocol, &*p.host_ip)).collect();
+    let ports: Vec<_> =
+        config.port_mappings.iter().map(|p| (p.container_port, p.host_port, p.protocol, &*p.host_ip)).collect();
     assert_eq!(ports, [(80, 8080, 0, "127.0.0.1"), (53, 53, 1, "")]);
     let linux = config.linux.expect("linux");
     assert_eq!(linux.cgroup_parent, "/kubepods/podu");
