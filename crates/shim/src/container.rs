@@ -5,31 +5,26 @@
 //!                 └─Failed, late──► gone     └─dies──────┴──Failed, late───────────────────────────────▲
 //! ```
 
-use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 
 use podd_shim::wire::{
     CgroupSpec, ContainerSpec, ContainerState, Created, Event, Exit, LogLimits, NamespaceKind, Phase, PidNamespace,
     ResolvedUser, Response, Scope, ShimError, ShimErrorKind, WindowSize,
 };
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
-use rustix::process::{Pid, PidfdFlags, WaitStatus, pidfd_open};
+use rustix::process::{Signal, WaitStatus};
 use rustix::thread::UnshareFlags;
 
 use crate::child::{self, Heard, Inside, Report, Stdio};
 use crate::clock;
 use crate::fault::{Outcome, Stage, refuse};
-use crate::log::{Channel, LogFile, PIPE_SIZE, Progress, Scratch, Stream};
+use crate::group;
+use crate::log::{Channel, Scratch};
 use crate::oom;
+use crate::output::{Ends, Output, pipes};
 use crate::pod::{Caller, Namespaces, Outbox};
 use crate::poller::{Poller, Serial, Token};
 use crate::process::{self, Cradle, Process};
-
-/// What a pipe can hold of a process that has ended, twice: whoever writes on has to be somebody else.
-const LEFT_IN_PIPE: usize = 2 * PIPE_SIZE;
 
 /// A container that has not been forgotten.
 pub(crate) struct Container {
@@ -52,8 +47,7 @@ pub(crate) struct Container {
     started_at: i64,
     exit: Option<Exit>,
     start_error: Option<ShimError>,
-    log: Option<LogFile>,
-    streams: [Option<Stream>; 2],
+    output: Output,
     stdin: Option<OwnedFd>,
     oom_kills_before: u64,
 }
@@ -77,10 +71,7 @@ impl Container {
         caller: Caller,
         poller: &Poller,
     ) -> Outcome<Self> {
-        let log = match &spec.log {
-            Some(log) => Some(LogFile::open(log.clone()).on("open log", &log.path)?),
-            None => None,
-        };
+        let output = Output::open(serial, spec.log.as_ref())?;
         let (files, ends) = if spec.tty { Default::default() } else { pipes(spec.stdin)? };
         let stdio = if spec.tty { Stdio::Terminal } else { Stdio::Files(files) };
         let (ours, theirs) = process::channel().stage("make channel")?;
@@ -110,8 +101,7 @@ impl Container {
             started_at: 0,
             exit: None,
             start_error: None,
-            log,
-            streams: [None, None],
+            output,
             stdin,
             oom_kills_before,
         };
@@ -134,16 +124,9 @@ impl Container {
         self.channel = Some(channel);
         for (fd, which) in [(stdout, Channel::Stdout), (stderr, Channel::Stderr)] {
             if let Some(fd) = fd {
-                self.follow(fd, which, poller)?;
+                self.output.follow(fd, which, poller)?;
             }
         }
-        Ok(())
-    }
-
-    fn follow(&mut self, fd: OwnedFd, which: Channel, poller: &Poller) -> io::Result<()> {
-        fcntl_setfl(&fd, fcntl_getfl(&fd)? | OFlags::NONBLOCK)?;
-        poller.add(&fd, Token::Output(self.serial, which))?;
-        self.streams[which as usize] = Some(Stream::new(fd, which));
         Ok(())
     }
 
@@ -199,7 +182,7 @@ impl Container {
         outbox: &mut Outbox,
     ) -> Option<ShimError> {
         if let Some(master) = master
-            && let Err(error) = self.follow(master, Channel::Stdout, poller).stage("watch terminal")
+            && let Err(error) = self.output.follow(master, Channel::Stdout, poller).stage("watch terminal")
         {
             return Some(error);
         }
@@ -263,13 +246,20 @@ impl Container {
         match self.phase {
             Phase::Exited => {}
             Phase::Creating => {
-                let error =
-                    refuse(ShimErrorKind::System, "set up container", format!("the child ended: {}", words(status)));
+                let error = refuse(
+                    ShimErrorKind::System,
+                    "set up container",
+                    format!("the child ended: {}", process::words(status)),
+                );
                 return self.on_failure(error, poller, outbox);
             }
             Phase::Created => self.finish(process::exit_of(status, 0), outbox),
             Phase::Running => {
-                self.drain(poller, scratch);
+                if !self.own_pid_namespace {
+                    // With its own, the kernel has ended everybody in it. Who is left is the runtime's to find.
+                    let _best_effort = group::signal_all(&self.cgroup, Signal::KILL.as_raw());
+                }
+                self.output.drain(self.own_pid_namespace, poller, scratch);
                 let exit = process::exit_of(status, self.started_at);
                 let kills = oom::kills(self.cgroup.oom_counter.as_deref());
                 let oom_killed = oom::is_kill(self.oom_kills_before, kills, exit.code);
@@ -287,41 +277,9 @@ impl Container {
         outbox.events.push(Event::Exited { id: self.id.clone(), exit });
     }
 
-    /// Moves output into the log. Cheap when there is none.
+    /// There is output, or its end.
     pub(crate) fn on_output(&mut self, which: Channel, poller: &Poller, scratch: &mut Scratch) {
-        let Some(stream) = &mut self.streams[which as usize] else { return };
-        if stream.pump(self.log.as_mut(), scratch) == Progress::Ended {
-            self.end_stream(which, poller, scratch);
-        }
-    }
-
-    /// All that the ended process has written goes into the log. Others may hold its pipes and write on; that is
-    /// followed until the container is forgotten.
-    fn drain(&mut self, poller: &Poller, scratch: &mut Scratch) {
-        for which in [Channel::Stdout, Channel::Stderr] {
-            let Some(stream) = &mut self.streams[which as usize] else { continue };
-            let mut taken = 0;
-            let ended = loop {
-                match stream.pump(self.log.as_mut(), scratch) {
-                    Progress::Read(count) if taken < LEFT_IN_PIPE => taken += count,
-                    Progress::Read(_) | Progress::Empty => break false,
-                    Progress::Ended => break true,
-                }
-            };
-            // With its pid namespace everybody else has ended too.
-            if ended || self.own_pid_namespace {
-                self.end_stream(which, poller, scratch);
-            } else {
-                stream.finish(self.log.as_mut(), scratch);
-            }
-        }
-    }
-
-    fn end_stream(&mut self, which: Channel, poller: &Poller, scratch: &mut Scratch) {
-        if let Some(mut stream) = self.streams[which as usize].take() {
-            stream.finish(self.log.as_mut(), scratch);
-            poller.remove(stream.source());
-        }
+        self.output.pump(which, poller, scratch);
     }
 
     fn close_channel(&mut self, poller: &Poller) {
@@ -330,12 +288,16 @@ impl Container {
         }
     }
 
+    /// Nobody wants it any more, whoever still waits for it included.
+    pub(crate) fn forget(&mut self, poller: &Poller, outbox: &mut Outbox) {
+        outbox.answer(&mut self.caller, Err(refuse(ShimErrorKind::NotFound, "create container", "it was forgotten")));
+        self.abandon(poller);
+    }
+
     /// Lets go of everything: before it is dropped, or when it could not start.
     pub(crate) fn abandon(&mut self, poller: &Poller) {
         self.close_channel(poller);
-        for stream in self.streams.iter_mut().filter_map(Option::take) {
-            poller.remove(stream.source());
-        }
+        self.output.close(poller);
         self.stdin = None;
         if let Some(process) = self.process.take() {
             // Reaped as a child that nobody knows.
@@ -345,8 +307,8 @@ impl Container {
 
     /// Signals the first process, or every process of the cgroup.
     pub(crate) fn signal(&self, signal: i32, all: bool) -> Outcome<()> {
-        if all && let Some(file) = self.processes_file() {
-            return signal_all(&file, signal).on("signal processes of", &file);
+        if all && group::signal_all(&self.cgroup, signal).stage("signal the container's processes")? {
+            return Ok(());
         }
         match &self.process {
             Some(process) => process.signal(signal).stage("signal container"),
@@ -354,17 +316,9 @@ impl Container {
         }
     }
 
-    fn processes_file(&self) -> Option<PathBuf> {
-        let directory = self.cgroup.v2_dir.as_deref().or_else(|| self.cgroup.join.first()?.parent())?;
-        Some(directory.join("cgroup.procs"))
-    }
-
     /// Changes the terminal's size.
     pub(crate) fn resize(&self, window: WindowSize) -> Outcome<()> {
-        match &self.streams[Channel::Stdout as usize] {
-            Some(stream) => child::resize(stream.source().as_fd(), window).stage("set terminal size"),
-            None => Ok(()),
-        }
+        self.output.resize(window)
     }
 
     /// Closes its stdin.
@@ -374,14 +328,12 @@ impl Container {
 
     /// Opens the log anew.
     pub(crate) fn reopen_log(&mut self) -> Outcome<()> {
-        self.log.as_mut().map_or(Ok(()), |log| log.reopen().stage("reopen log"))
+        self.output.reopen()
     }
 
     /// Changes when the log rotates.
     pub(crate) fn set_log_limits(&mut self, limits: LogLimits) {
-        if let Some(log) = &mut self.log {
-            log.set_limits(limits);
-        }
+        self.output.set_limits(limits);
     }
 
     /// What it is, for a runtime that was away; without its execs.
@@ -394,33 +346,10 @@ impl Container {
             started_at: self.started_at,
             exit: self.exit,
             start_error: self.start_error.clone(),
-            log_bytes_dropped: self.log.as_ref().map_or(0, LogFile::dropped),
+            log_bytes_dropped: self.output.dropped(),
             execs: Vec::new(),
         }
     }
-}
-
-/// The shim's ends of a container's pipes.
-#[derive(Debug, Default)]
-struct Ends {
-    stdin: Option<OwnedFd>,
-    stdout: Option<OwnedFd>,
-    stderr: Option<OwnedFd>,
-}
-
-fn pipes(stdin: bool) -> Outcome<([Option<OwnedFd>; 3], Ends)> {
-    let pipe = || pipe_with(PipeFlags::CLOEXEC).stage("make pipe");
-    let (stdin, stdin_end) = match stdin {
-        true => pipe().map(|(read, write)| (Some(read), Some(write)))?,
-        false => (None, None),
-    };
-    let ((stdout, stdout_end), (stderr, stderr_end)) = (pipe()?, pipe()?);
-    for end in [&stdout, &stderr] {
-        // A smaller pipe serves too.
-        let _smaller = fcntl_setpipe_size(end, PIPE_SIZE);
-    }
-    let ends = Ends { stdin: stdin_end, stdout: Some(stdout), stderr: Some(stderr) };
-    Ok(([stdin, Some(stdout_end), Some(stderr_end)], ends))
 }
 
 fn inside<'a>(spec: &ContainerSpec, namespaces: &'a Namespaces) -> Inside<'a> {
@@ -433,44 +362,5 @@ fn inside<'a>(spec: &ContainerSpec, namespaces: &'a Namespaces) -> Inside<'a> {
         net: of(wanted.net, NamespaceKind::Net),
         ipc: of(wanted.ipc, NamespaceKind::Ipc),
         uts: of(wanted.uts, NamespaceKind::Uts),
-    }
-}
-
-/// Signals every process in a `cgroup.procs` once, those that come meanwhile included.
-fn signal_all(file: &std::path::Path, signal: i32) -> io::Result<()> {
-    let list = || -> io::Result<BTreeSet<i32>> {
-        let text = std::fs::read_to_string(file)?;
-        Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
-    };
-    let mut done = BTreeSet::new();
-    loop {
-        let new: Vec<i32> = list()?.difference(&done).copied().collect();
-        if new.is_empty() {
-            return Ok(());
-        }
-        let mut held = Vec::new();
-        for number in &new {
-            done.insert(*number);
-            if let Some(pid) = Pid::from_raw(*number)
-                && let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
-            {
-                held.push((*number, pidfd));
-            }
-        }
-        // A number in the list now that was held before is the process that is held: it can't have been reused.
-        let still = list()?;
-        for (number, pidfd) in held {
-            if still.contains(&number) {
-                process::signal_unless_gone(pidfd.as_fd(), signal)?;
-            }
-        }
-    }
-}
-
-fn words(status: WaitStatus) -> String {
-    match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => format!("signal {signal}"),
-        (None, None) => "in an unknown way".to_owned(),
     }
 }

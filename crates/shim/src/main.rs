@@ -16,8 +16,10 @@ mod client;
 mod clock;
 mod container;
 mod fault;
+mod group;
 mod log;
 mod oom;
+mod output;
 mod pod;
 mod poller;
 mod process;
@@ -55,6 +57,8 @@ fn run() -> io::Result<()> {
     let listener = podd_sys::exec::adopt(LISTENER_FD)?;
     // The descriptor that it was executed from comes next; nothing else is open.
     podd_sys::exec::close_from(LISTENER_FD + 1)?;
+    // Its name is that of the descriptor otherwise.
+    rustix::thread::set_name(c"podd-shim")?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     set_child_subreaper(Some(getpid()))?;
     let mut signals = vec![Signal::CHILD.as_raw()];

@@ -11,12 +11,12 @@ use podd_sys::namespace::{Kind, open_of_process};
 use rustix::process::WaitStatus;
 use rustix::thread::UnshareFlags;
 
-use crate::child;
+use crate::child::{self, Heard, Report};
 use crate::container::{Container, Fate};
 use crate::fault::{Outcome, Stage, refuse};
 use crate::log::{Channel, Scratch};
-use crate::poller::{Poller, Serial};
-use crate::process::{Cradle, Process};
+use crate::poller::{Poller, Serial, Token};
+use crate::process::{self, Cradle, Process};
 use crate::session::{Place, Session};
 
 /// Who called, and under which number.
@@ -64,6 +64,13 @@ impl Namespaces {
     }
 }
 
+/// A set-up that waits for the init to be ready.
+struct Settling {
+    channel: OwnedFd,
+    caller: Option<Caller>,
+    deadline: i64,
+}
+
 /// Everything that a shim knows.
 #[derive(Default)]
 pub(crate) struct Pod {
@@ -71,6 +78,8 @@ pub(crate) struct Pod {
     namespaces: Namespaces,
     /// The reaper of a shared PID namespace.
     init: Option<Process>,
+    /// Until it has set itself up.
+    settling: Option<Settling>,
     /// In the order of their creation.
     containers: BTreeMap<Serial, Container>,
     sessions: BTreeMap<Serial, Session>,
@@ -92,7 +101,7 @@ impl Pod {
         outbox: &mut Outbox,
     ) {
         let answered = match request {
-            Request::Setup(spec) => self.set_up(spec, fds).map(Some),
+            Request::Setup(spec) => self.set_up(spec, fds, caller, poller),
             Request::Create(spec) => self.create(&spec, caller, poller).map(|()| None),
             Request::Start { id } => self.container(&id).and_then(|container| container.start(caller)).map(|()| None),
             Request::Exec(spec) => self.exec(&spec, fds, caller, poller).map(|()| None),
@@ -103,7 +112,8 @@ impl Pod {
                 Err(error) => Err(error),
             },
             Request::State => Ok(Some(Response::State(self.state()))),
-            other => self.order(other, poller).map(|()| Some(Response::Done)),
+            Request::Forget { id } => self.forget(&id, poller, outbox).map(|()| Some(Response::Done)),
+            other => self.order(other).map(|()| Some(Response::Done)),
         };
         if let Some(result) = answered.transpose() {
             outbox.answer(&mut Some(caller), result);
@@ -111,7 +121,7 @@ impl Pod {
     }
 
     /// The requests that are done at once.
-    fn order(&mut self, request: Request, poller: &Poller) -> Outcome<()> {
+    fn order(&mut self, request: Request) -> Outcome<()> {
         match request {
             Request::Signal { id, exec: None, signal, all } => self.container(&id)?.signal(signal, all),
             Request::Signal { id, exec: Some(exec), signal, .. } => self.session(&id, &exec)?.signal(signal),
@@ -126,7 +136,6 @@ impl Pod {
                 self.container(&id)?.set_log_limits(limits);
                 Ok(())
             }
-            Request::Forget { id } => self.forget(&id, poller),
             Request::ForgetExec { id, exec } => {
                 self.forget_exec(&id, &exec);
                 Ok(())
@@ -136,7 +145,13 @@ impl Pod {
         }
     }
 
-    fn set_up(&mut self, spec: SandboxSpec, fds: Vec<OwnedFd>) -> Outcome<Response> {
+    fn set_up(
+        &mut self,
+        spec: SandboxSpec,
+        fds: Vec<OwnedFd>,
+        caller: Caller,
+        poller: &Poller,
+    ) -> Outcome<Option<Response>> {
         if self.sandbox.is_some() {
             return Err(refuse(ShimErrorKind::WrongState, "set up sandbox", "it is set up"));
         }
@@ -150,16 +165,48 @@ impl Pod {
         }
         let mut namespaces: Vec<_> = spec.namespaces.into_iter().zip(fds).collect();
         if spec.pid_namespace {
+            let (ours, theirs) = process::channel().stage("make channel")?;
+            poller.add(&ours, Token::Init).stage("watch init")?;
             let birth = UnshareFlags::NEWPID | UnshareFlags::NEWNS;
             let cradle = Cradle { namespaces: birth.bits(), ..Cradle::default() };
-            let init = Process::fork(&cradle, || child::run_init(&spec.init_cgroup_join)).stage("fork init")?;
-            let namespace = open_of_process(init.pid, Kind::Pid).stage("open pid namespace");
-            namespaces.push((NamespaceKind::Pid, namespace.inspect_err(|_| init.kill())?));
+            let forked = Process::fork(&cradle, || child::run_init(&spec.init_cgroup_join, theirs)).stage("fork init");
+            let init = forked.inspect_err(|_| poller.remove(&ours))?;
+            let namespace = open_of_process(init.pid, Kind::Pid).stage("open pid namespace").inspect_err(|_| {
+                poller.remove(&ours);
+                init.kill();
+            })?;
+            namespaces.push((NamespaceKind::Pid, namespace));
             self.init = Some(init);
+            self.settling = Some(Settling { channel: ours, caller: Some(caller), deadline: process::deadline(0) });
         }
         self.namespaces = Namespaces(namespaces);
         self.sandbox = Some(spec.id);
-        Ok(Response::Done)
+        Ok(self.settling.is_none().then_some(Response::Done))
+    }
+
+    /// The init is ready, or there will be none and the sandbox is not set up.
+    pub(crate) fn on_init_report(&mut self, poller: &Poller, outbox: &mut Outbox) {
+        let Some(settling) = &self.settling else { return };
+        let error = match child::hear(settling.channel.as_fd()) {
+            Heard::Nothing => return,
+            Heard::Report(Report::Ready { .. }, _) => None,
+            Heard::Report(Report::Failed(error), _) => Some(error),
+            Heard::Closed => Some(refuse(ShimErrorKind::System, "set up init", "it ended")),
+        };
+        self.settle(error, poller, outbox);
+    }
+
+    fn settle(&mut self, error: Option<ShimError>, poller: &Poller, outbox: &mut Outbox) {
+        let Some(mut settling) = self.settling.take() else { return };
+        poller.remove(&settling.channel);
+        let Some(error) = error else { return outbox.answer(&mut settling.caller, Ok(Response::Done)) };
+        if let Some(init) = self.init.take() {
+            // Reaped as a child that nobody knows.
+            init.kill();
+        }
+        self.namespaces = Namespaces::default();
+        self.sandbox = None;
+        outbox.answer(&mut settling.caller, Err(error));
     }
 
     fn create(&mut self, spec: &ContainerSpec, caller: Caller, poller: &Poller) -> Outcome<()> {
@@ -227,16 +274,16 @@ impl Pod {
         found.ok_or_else(|| unknown("exec", id))
     }
 
-    fn forget(&mut self, id: &str, poller: &Poller) -> Outcome<()> {
+    fn forget(&mut self, id: &str, poller: &Poller, outbox: &mut Outbox) -> Outcome<()> {
         let Ok((serial, container)) = self.find(id) else { return Ok(()) };
         if container.running().is_some() {
             return Err(refuse(ShimErrorKind::WrongState, "forget container", "it runs"));
         }
         for (_, mut session) in self.sessions.extract_if(.., |_, session| session.container == serial) {
-            session.abandon(poller);
+            session.end(poller, outbox);
         }
         if let Some(mut container) = self.containers.remove(&serial) {
-            container.abandon(poller);
+            container.forget(poller, outbox);
         }
         Ok(())
     }
@@ -315,8 +362,11 @@ impl Pod {
         outbox: &mut Outbox,
     ) {
         if self.init.as_ref().is_some_and(|init| init.pid == pid) {
-            self.init = None;
-            outbox.events.push(Event::InitExited);
+            // What it said before its end comes first.
+            self.on_init_report(poller, outbox);
+            if self.init.take().is_some() {
+                outbox.events.push(Event::InitExited);
+            }
         }
         self.sessions
             .retain(|_, session| !session.is_process(pid) || session.on_end(status, poller, outbox) == Fate::Kept);
@@ -328,12 +378,17 @@ impl Pod {
     /// The next moment at which somebody is late, on the monotonic clock.
     pub(crate) fn deadline(&self) -> Option<i64> {
         let containers = self.containers.values().filter_map(Container::deadline);
-        containers.chain(self.sessions.values().filter_map(Session::deadline)).min()
+        let sessions = self.sessions.values().filter_map(Session::deadline);
+        containers.chain(sessions).chain(self.settling.as_ref().map(|settling| settling.deadline)).min()
     }
 
     /// Gives up whoever is late.
     pub(crate) fn on_time(&mut self, now: i64, poller: &Poller, outbox: &mut Outbox) {
         let late = |deadline: Option<i64>| deadline.is_some_and(|deadline| deadline <= now);
+        if late(self.settling.as_ref().map(|settling| settling.deadline)) {
+            let error = refuse(ShimErrorKind::Timeout, "set up init", "it missed its deadline and was killed");
+            self.settle(Some(error), poller, outbox);
+        }
         self.sessions
             .retain(|_, session| !late(session.deadline()) || session.on_deadline(poller, outbox) == Fate::Kept);
         self.containers

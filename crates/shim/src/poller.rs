@@ -27,6 +27,8 @@ pub(crate) enum Token {
     Output(Serial, Channel),
     /// The child of an exec reports.
     Exec(Serial),
+    /// The init of a shared PID namespace reports.
+    Init,
 }
 
 impl Token {
@@ -39,6 +41,7 @@ impl Token {
             Self::Output(serial, Channel::Stdout) => (4, serial),
             Self::Output(serial, Channel::Stderr) => (5, serial),
             Self::Exec(serial) => (6, serial),
+            Self::Init => (7, 0),
         };
         kind << 32 | u64::from(serial)
     }
@@ -52,7 +55,8 @@ impl Token {
             3 => Self::Container(serial),
             4 => Self::Output(serial, Channel::Stdout),
             5 => Self::Output(serial, Channel::Stderr),
-            _ => Self::Exec(serial),
+            6 => Self::Exec(serial),
+            _ => Self::Init,
         }
     }
 }
@@ -114,6 +118,7 @@ mod tests {
             Token::Output(serial, Channel::Stdout),
             Token::Output(serial, Channel::Stderr),
             Token::Exec(serial),
+            Token::Init,
         ];
         for token in all {
             assert_eq!(Token::of_number(token.number()), token);

@@ -113,6 +113,15 @@ pub(crate) fn exit_of(status: WaitStatus, started_at: i64) -> Exit {
     Exit { code, signal, oom_killed: false, started_at, finished_at: clock::now() }
 }
 
+/// The end of a process for people.
+pub(crate) fn words(status: WaitStatus) -> String {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "in an unknown way".to_owned(),
+    }
+}
+
 fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)

@@ -89,6 +89,7 @@ impl Server {
             Token::Client(serial) => self.on_client(serial, outbox),
             Token::Container(serial) => self.pod.on_container_report(serial, &self.poller, outbox),
             Token::Exec(serial) => self.pod.on_exec_report(serial, &self.poller, outbox),
+            Token::Init => self.pod.on_init_report(&self.poller, outbox),
             Token::Output(serial, which) => self.pod.on_output(serial, which, &self.poller, &mut self.scratch),
         }
         Ok(())

@@ -28,6 +28,8 @@ pub(crate) struct Session {
     channel: Option<OwnedFd>,
     caller: Option<Caller>,
     deadline: Option<i64>,
+    /// It was told to exec.
+    going: bool,
     started_at: i64,
     exit: Option<Exit>,
     /// Another descriptor of the master that the runtime has, for its size.
@@ -70,6 +72,7 @@ impl Session {
             channel: Some(ours),
             caller: Some(caller),
             deadline: Some(process::deadline(spec.deadline_ms)),
+            going: false,
             started_at: 0,
             exit: None,
             terminal: None,
@@ -95,8 +98,11 @@ impl Session {
                     if let Err(error) = child::let_go(channel.as_fd()).stage("start exec") {
                         return self.on_failure(error, poller, outbox);
                     }
+                    self.going = true;
                 }
                 Heard::Report(Report::Failed(error), _) => return self.on_failure(error, poller, outbox),
+                // It ended before it was ready; its end tells the rest.
+                Heard::Closed if !self.going => self.close_channel(poller),
                 Heard::Closed => {
                     self.close_channel(poller);
                     self.deadline = None;
@@ -136,6 +142,10 @@ impl Session {
             return Fate::Dropped;
         }
         self.process = None;
+        if self.caller.is_some() {
+            let message = format!("the child ended: {}", process::words(status));
+            return self.on_failure(refuse(ShimErrorKind::System, "set up exec", message), poller, outbox);
+        }
         self.terminal = None;
         if self.forgotten {
             return Fate::Dropped;
@@ -161,7 +171,12 @@ impl Session {
     }
 
     /// Ends it, with its container.
-    pub(crate) fn abandon(&mut self, poller: &Poller) {
+    pub(crate) fn end(&mut self, poller: &Poller, outbox: &mut Outbox) {
+        outbox.answer(&mut self.caller, Err(refuse(ShimErrorKind::NotFound, "exec", "the container was forgotten")));
+        self.abandon(poller);
+    }
+
+    fn abandon(&mut self, poller: &Poller) {
         self.close_channel(poller);
         self.terminal = None;
         if let Some(process) = self.process.take() {

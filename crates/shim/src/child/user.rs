@@ -97,6 +97,9 @@ fn resolve_in(spec: &UserSpec, passwd: &str, group: &str) -> Outcome<User> {
         let member = |group: &GroupEntry<'_>| group.members.split(',').any(|member| member == entry.name);
         groups.extend(group_entries(group).filter(member).map(|group| group.gid));
     }
+    // The primary group too, or a set-group-id program could leave a group that is meant to be denied something
+    // (CVE-2022-36109).
+    groups.push(gid);
     groups.sort_unstable();
     groups.dedup();
     let home = entry.map(|entry| entry.home).filter(|home| !home.is_empty()).unwrap_or("/").to_owned();
@@ -129,21 +132,21 @@ mod tests {
 
     #[test]
     fn a_user_is_what_the_images_files_say() {
-        assert_eq!(ids(&named("")), (0, 0, vec![], "/root".into()));
-        assert_eq!(ids(&named("web")), (33, 34, vec![4, 110], "/var/www".into()));
-        assert_eq!(ids(&named("33")), (33, 34, vec![4, 110], "/var/www".into()));
+        assert_eq!(ids(&named("")), (0, 0, vec![0], "/root".into()));
+        assert_eq!(ids(&named("web")), (33, 34, vec![4, 34, 110], "/var/www".into()));
+        assert_eq!(ids(&named("33")), (33, 34, vec![4, 34, 110], "/var/www".into()));
         assert_eq!(ids(&named("web:ssl")), (33, 110, vec![4, 110], "/var/www".into()));
-        assert_eq!(ids(&named("web:7")), (33, 7, vec![4, 110], "/var/www".into()));
-        assert_eq!(ids(&named("4242")), (4242, 0, vec![], "/".into()));
-        assert_eq!(ids(&named("4242:4343")), (4242, 4343, vec![], "/".into()));
+        assert_eq!(ids(&named("web:7")), (33, 7, vec![4, 7, 110], "/var/www".into()));
+        assert_eq!(ids(&named("4242")), (4242, 0, vec![0], "/".into()));
+        assert_eq!(ids(&named("4242:4343")), (4242, 4343, vec![4343], "/".into()));
     }
 
     #[test]
     fn numbers_of_the_manifest_go_before_the_images() {
         let spec = UserSpec { uid: Some(33), gid: Some(5), additional_gids: vec![9, 4], ..named("root:ssl") };
-        assert_eq!(ids(&spec), (33, 5, vec![4, 9, 110], "/var/www".into()));
+        assert_eq!(ids(&spec), (33, 5, vec![4, 5, 9, 110], "/var/www".into()));
         let strict = UserSpec { groups: Groups::Strict, ..spec };
-        assert_eq!(ids(&strict).2, [4, 9]);
+        assert_eq!(ids(&strict).2, [4, 5, 9]);
         let spec = UserSpec { uid: Some(33), ..named("root:ssl") };
         assert_eq!(ids(&spec).1, 34, "the image's group belongs to the image's user");
     }

@@ -18,13 +18,15 @@ pub(crate) struct LogFile {
     file: Option<File>,
     size: u64,
     dropped: u64,
+    /// The last rotation's suffix.
+    rotated: String,
 }
 
 impl LogFile {
     /// Opens or creates the file and appends to it.
     pub(crate) fn open(spec: LogSpec) -> io::Result<Self> {
         let (file, size) = open(&spec.path)?;
-        Ok(Self { spec, file: Some(file), size, dropped: 0 })
+        Ok(Self { spec, file: Some(file), size, dropped: 0, rotated: String::new() })
     }
 
     /// Opens the path anew, after somebody renamed the file.
@@ -74,16 +76,23 @@ impl LogFile {
 
     fn rotate(&mut self) {
         let now = clock::now();
-        let mut target = self.spec.path.clone().into_os_string();
-        target.push(format!(".{}", clock::compact(now)));
-        let mut unique = target.clone();
-        unique.push(format!(".{:09}", clock::fraction(now)));
-        let renamed = [target, unique]
+        let stamp = clock::compact(now);
+        let name = |suffix: &str| {
+            let mut name = self.spec.path.clone().into_os_string();
+            name.push(suffix);
+            name
+        };
+        // The second's plain name sorts first, so it is not for a later rotation though a removal has freed it.
+        let plain = (stamp != self.rotated).then(|| name(&format!(".{stamp}")));
+        let unique = name(&format!(".{stamp}.{:09}", clock::fraction(now)));
+        let renamed = plain
             .iter()
+            .chain([&unique])
             .any(|name| renameat_with(CWD, &self.spec.path, CWD, name, RenameFlags::NOREPLACE).is_ok());
         if !renamed {
             return;
         }
+        self.rotated = stamp;
         self.file = None;
         let _counted_by_the_next_append = self.reopen();
         let _best_effort = self.remove_oldest();

@@ -182,7 +182,7 @@ pub struct ResolvedUser {
     pub uid: u32,
     /// Primary group.
     pub gid: u32,
-    /// Further groups.
+    /// All groups, the primary one included.
     #[serde(default)]
     pub groups: Vec<u32>,
 }

@@ -1,0 +1,13 @@
+//! The shim as a runtime meets it: its real binary, real containers of a busybox image, its socket.
+//!
+//! Every test has a shim, namespaces and a directory of its own; whatever it started ends with it, also when it fails.
+
+mod exec;
+mod group;
+mod harness;
+mod hostile;
+mod image;
+mod life;
+mod logs;
+mod pod;
+mod wire;
