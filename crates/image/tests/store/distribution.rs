@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use podd_image::Digest;
@@ -11,7 +12,7 @@ use tempfile::TempDir;
 use crate::packed::{INDEX, MANIFEST, Packed, Packing, descriptor, noise, tar, tar_of};
 use crate::{Place, content, eventually};
 
-struct Distribution {
+pub(crate) struct Distribution {
     address: SocketAddr,
     child: Child,
     client: reqwest::Client,
@@ -21,15 +22,20 @@ struct Distribution {
 impl Distribution {
     async fn start() -> Distribution {
         let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("data");
+        Distribution::serve(directory, &data, "").await
+    }
+
+    /// Serves what lies in `data`. `tls` is what the configuration says of certificates.
+    pub(crate) async fn serve(directory: TempDir, data: &Path, tls: &str) -> Distribution {
         let address = {
             // The registry does not tell which port it got, so it is given one that was free a moment ago.
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             listener.local_addr().unwrap()
         };
-        let root = directory.path().join("data");
+        let data = data.display();
         let config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\nhttp: {{addr: {address}}}\n",
-            root.display()
+            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {data}}}\nhttp:\n  addr: {address}\n{tls}"
         );
         let file = directory.path().join("config.yml");
         fs::write(&file, config).unwrap();
@@ -48,6 +54,10 @@ impl Distribution {
         let up = || std::net::TcpStream::connect(address).ok().map(drop);
         eventually("docker-registry listens", up).await;
         registry
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
     }
 
     fn name(&self, name: &str) -> String {
@@ -71,7 +81,7 @@ impl Distribution {
         assert_eq!(answer.status(), 201, "{}", answer.text().await.unwrap());
     }
 
-    async fn push(&self, repository: &str, tag: &str, image: &Packed) {
+    pub(crate) async fn push(&self, repository: &str, tag: &str, image: &Packed) {
         for blob in image.blobs() {
             self.put_blob(repository, blob).await;
         }

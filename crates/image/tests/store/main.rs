@@ -9,6 +9,7 @@ mod keeping;
 mod packed;
 mod pulling;
 mod registry;
+mod secure;
 mod trouble;
 
 use std::fs;
