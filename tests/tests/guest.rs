@@ -10,8 +10,9 @@ mod machine;
 #[path = "../guest/programs.rs"]
 mod programs;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use machine::{Guest, Outcome};
+use serde_json::Value;
 
 /// Tests of `podd-cgroup` that look at the files of v1, or at the clock of a machine that is not emulated.
 const V1_ONLY: [&str; 3] = [
@@ -56,6 +57,31 @@ fn the_runtime_runs_pods_on_cgroup_v2_alone() -> Result<()> {
     guest.files().program(&program.path, "/tests/runtime")?;
     guest.job("runtime", "/tests/runtime --test-threads 1");
     check(&guest.run()?)
+}
+
+#[test]
+fn a_container_over_its_memory_limit_is_told_as_oomkilled_and_its_sibling_lives() -> Result<()> {
+    let mut guest = Guest::new()?;
+    MODULES.iter().for_each(|name| guest.module(name));
+    let images = tempfile::tempdir()?;
+    guest.files().program(&programs::podd()?.path, "/bin/podd")?;
+    guest.files().file("/tests/busybox.tar", 0o644, &std::fs::read(podd_tests::image::busybox(images.path()))?);
+    guest.files().file("/tests/pod.yaml", 0o644, include_bytes!("../guest/oom.yaml"));
+    guest.job("apply", include_str!("../guest/oom.sh"));
+    let outcomes = guest.run()?;
+    check(&outcomes)?;
+    let json = outcomes[0].output.split_once("@pod").context("the pod's JSON")?.1;
+    let pod: Value = serde_json::from_str(json)?;
+    let container = |name: &str| {
+        let statuses = pod["status"]["containerStatuses"].as_array().into_iter().flatten();
+        statuses.clone().find(|status| status["name"] == name).cloned().unwrap_or_default()
+    };
+    let (greedy, modest) = (container("greedy"), container("modest"));
+    assert_eq!(greedy["state"]["terminated"]["reason"], "OOMKilled", "{json}");
+    assert_eq!(greedy["state"]["terminated"]["exitCode"], 137, "{json}");
+    assert!(modest["state"]["running"].is_object(), "{json}");
+    assert_eq!(modest["restartCount"], 0, "{json}");
+    Ok(())
 }
 
 /// Every job has passed and ran something.

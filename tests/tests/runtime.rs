@@ -7,7 +7,7 @@ use std::time::Duration;
 use podd_cri::RuntimeService;
 use podd_cri::v1::*;
 use tonic::Request;
-use world::{container, create, exec, exited, on_a_node, remove_sandbox, run_sandbox, start};
+use world::{container, create, exec, exited, kill, on_a_node, processes, remove_sandbox, run_sandbox, start};
 
 #[test]
 fn a_container_runs_logs_and_ends_with_its_exit_code() {
@@ -85,6 +85,114 @@ fn what_runs_is_taken_over_and_what_ended_meanwhile_is_told() {
         assert_eq!(world::status(runtime.as_ref(), &stays).await.state, ContainerState::ContainerRunning as i32);
         assert_eq!(exec(runtime.as_ref(), &stays, "echo again").await.stdout, b"again\n");
         remove_sandbox(runtime.as_ref(), &sandbox).await;
+        runtime.close().await;
+    });
+}
+
+#[test]
+fn a_killed_shim_is_told_within_seconds_and_leaves_nothing() {
+    on_a_node("a_killed_shim_is_told_within_seconds_and_leaves_nothing", |bench| async move {
+        let runtime = bench.open().await;
+        let pod = bench.sandbox("a");
+        let sandbox = run_sandbox(runtime.as_ref(), &pod).await;
+        let id = create(runtime.as_ref(), &sandbox, &pod, container("c", "sleep 1000 & sleep 1000")).await;
+        start(runtime.as_ref(), &id).await;
+        let waits = create(runtime.as_ref(), &sandbox, &pod, container("waits", "sleep 1000")).await;
+        let shims = processes(&format!("{}/shims", bench.group));
+        assert_eq!(shims.len(), 1);
+        kill(shims[0].0);
+        let status = exited(runtime.as_ref(), &id).await;
+        assert_eq!((status.exit_code, status.reason.as_str()), (137, "ContainerStatusUnknown"));
+        exited(runtime.as_ref(), &waits).await;
+        let request = PodSandboxStatusRequest { pod_sandbox_id: sandbox.clone(), verbose: false };
+        let seen = runtime.pod_sandbox_status(Request::new(request)).await.unwrap().into_inner().status.unwrap();
+        assert_eq!(seen.state, PodSandboxState::SandboxNotready as i32);
+        podd_tests::wait_for(podd_tests::SOON, "every process of the pod has ended", || {
+            let left = processes(&bench.group);
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        });
+        remove_sandbox(runtime.as_ref(), &sandbox).await;
+        runtime.close().await;
+    });
+}
+
+#[test]
+fn after_a_reboot_what_ended_stays_ended_and_nothing_runs() {
+    on_a_node("after_a_reboot_what_ended_stays_ended_and_nothing_runs", |mut bench| async move {
+        let runtime = bench.open().await;
+        let pod = bench.sandbox("a");
+        let sandbox = run_sandbox(runtime.as_ref(), &pod).await;
+        let done = create(runtime.as_ref(), &sandbox, &pod, container("done", "exit 4")).await;
+        let ran = create(runtime.as_ref(), &sandbox, &pod, container("ran", "sleep 1000")).await;
+        start(runtime.as_ref(), &done).await;
+        start(runtime.as_ref(), &ran).await;
+        exited(runtime.as_ref(), &done).await;
+        runtime.close().await;
+        drop(runtime);
+        // What a boot takes: every process, and the directory of the boot.
+        for (pid, _) in processes(&bench.group) {
+            kill(pid);
+        }
+        podd_tests::wait_for(podd_tests::SOON, "everything has ended", || {
+            if processes(&bench.group).is_empty() { Ok(()) } else { Err("not yet".into()) }
+        });
+        let shm = bench.path("run/shm").join(&sandbox);
+        std::process::Command::new("umount").arg(&shm).status().unwrap();
+        std::fs::remove_dir_all(bench.path("run")).unwrap();
+        bench.boot = "second".to_owned();
+        let runtime = bench.open().await;
+        let status = world::status(runtime.as_ref(), &done).await;
+        assert_eq!((status.state, status.exit_code), (ContainerState::ContainerExited as i32, 4));
+        let status = world::status(runtime.as_ref(), &ran).await;
+        assert_eq!(status.state, ContainerState::ContainerExited as i32);
+        assert_eq!(status.reason, "ContainerStatusUnknown");
+        remove_sandbox(runtime.as_ref(), &sandbox).await;
+        runtime.close().await;
+    });
+}
+
+#[test]
+fn what_cannot_be_made_leaves_nothing() {
+    on_a_node("what_cannot_be_made_leaves_nothing", |bench| async move {
+        let runtime = bench.open().await;
+        let mut pod = bench.sandbox("bad");
+        pod.linux.as_mut().unwrap().sysctls.insert("net.no.such".into(), "1".into());
+        let request = RunPodSandboxRequest { config: Some(pod), ..Default::default() };
+        let refused = runtime.run_pod_sandbox(Request::new(request)).await.unwrap_err();
+        assert!(refused.message().contains("no.such") || refused.message().contains("no/such"), "{refused:?}");
+        let list = runtime.list_pod_sandbox(Request::new(ListPodSandboxRequest::default())).await.unwrap();
+        assert!(list.into_inner().items.is_empty());
+
+        let pod = bench.sandbox("a");
+        let sandbox = run_sandbox(runtime.as_ref(), &pod).await;
+        let mut missing = container("c", "true");
+        missing.image.as_mut().unwrap().image = "localhost/none:1".into();
+        let mut nowhere = container("c", "true");
+        nowhere.working_dir = "/bin/busybox/x".into();
+        for (config, word) in [(missing, "none"), (nowhere, "working directory")] {
+            let request = CreateContainerRequest {
+                pod_sandbox_id: sandbox.clone(),
+                config: Some(config),
+                sandbox_config: Some(pod.clone()),
+            };
+            let refused = runtime.create_container(Request::new(request)).await.unwrap_err();
+            assert!(refused.message().contains(word), "{refused:?}");
+        }
+        let list = runtime.list_containers(Request::new(ListContainersRequest::default())).await.unwrap();
+        assert!(list.into_inner().containers.is_empty());
+        assert_eq!(std::fs::read_dir(bench.path("root/containers")).unwrap().count(), 0);
+        let mut absent = container("absent", "");
+        absent.command = vec!["/no/such/program".into()];
+        let id = create(runtime.as_ref(), &sandbox, &pod, absent).await;
+        let refused = runtime.start_container(Request::new(StartContainerRequest { container_id: id.clone() })).await;
+        assert!(refused.unwrap_err().message().contains("/no/such/program"));
+        let status = exited(runtime.as_ref(), &id).await;
+        assert_eq!((status.exit_code, status.reason.as_str()), (128, "StartError"));
+        remove_sandbox(runtime.as_ref(), &sandbox).await;
+        for directory in ["root/containers", "root/sandboxes", "run/shims", "run/shm"] {
+            assert_eq!(std::fs::read_dir(bench.path(directory)).unwrap().count(), 0, "{directory}");
+        }
+        assert!(processes(&bench.group).is_empty());
         runtime.close().await;
     });
 }

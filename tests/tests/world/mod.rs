@@ -199,3 +199,33 @@ pub(crate) async fn remove_sandbox_again(runtime: &dyn RuntimeService, id: &str)
     let remove = RemovePodSandboxRequest { pod_sandbox_id: id.into() };
     runtime.remove_pod_sandbox(Request::new(remove)).await.unwrap();
 }
+
+/// Every process in the test's control groups, with its command line.
+pub(crate) fn processes(group: &str) -> Vec<(i32, String)> {
+    let tops = std::fs::read_dir("/sys/fs/cgroup").unwrap();
+    let mut pids: Vec<i32> =
+        tops.flat_map(|top| below(&top.unwrap().path().join(group.trim_start_matches('/')))).collect();
+    pids.sort_unstable();
+    pids.dedup();
+    let title = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).replace('\0', " ")
+    };
+    pids.iter().map(|pid| (*pid, title(pid))).collect()
+}
+
+fn below(group: &Path) -> Vec<i32> {
+    let own = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    let mut pids: Vec<i32> = own.lines().filter_map(|line| line.parse().ok()).collect();
+    for entry in std::fs::read_dir(group).into_iter().flatten().filter_map(Result::ok) {
+        if entry.path().is_dir() {
+            pids.extend(below(&entry.path()));
+        }
+    }
+    pids
+}
+
+/// Kills a process that the test made.
+pub(crate) fn kill(pid: i32) {
+    Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+}
