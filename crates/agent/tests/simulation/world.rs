@@ -242,6 +242,21 @@ impl World {
         self.inner.state().lives.keys().cloned().collect()
     }
 
+    /// What the agent's housekeeping does beside the dispatcher: what is left on the node of a pod that neither a source nor
+    /// the runtime knows is cleared away. (A pod that was deleted by force while no agent ran, before it had a sandbox.)
+    fn keep_house(&self) {
+        let Some(agent) = &self.agent else { return };
+        let known: BTreeSet<String> =
+            agent.dispatcher.pods().iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
+        for uid in self.all_uids_ever() {
+            let truth = self.truth(&uid);
+            let nothing = truth.sandboxes.is_empty() && truth.containers.is_empty();
+            if nothing && !known.contains(&uid) && self.object(&uid).is_none() {
+                self.inner.clear(&uid);
+            }
+        }
+    }
+
     /// Checks everything that must be true at every moment.
     ///
     /// # Panics
@@ -271,8 +286,31 @@ impl World {
         while tokio::time::Instant::now() < until {
             let step = Duration::from_secs(1).min(until - tokio::time::Instant::now());
             tokio::time::sleep(step).await;
+            self.keep_house();
             self.check();
         }
+    }
+
+    /// A few lines for each pod of which anything is left.
+    fn tell(&self) -> String {
+        let left = self.all_uids_ever().into_iter().filter(|uid| self.object(uid).is_some() || !self.is_gone(uid));
+        let lines = left.map(|uid| {
+            let object = self.object(&uid);
+            let policy = object.as_ref().and_then(|pod| pod.spec.as_ref()?.restart_policy.clone());
+            let deleted = object.as_ref().map(|pod| pod.metadata.deletion_timestamp.is_some());
+            let status = object.as_ref().and_then(|pod| pod.status.clone()).unwrap_or_default();
+            let states = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+            let states = states.map(|s| format!("\n    told {} {:?}", s.name, s.state)).collect::<String>();
+            let truth = self.truth(&uid);
+            let sandboxes = truth.sandboxes.iter().map(|s| format!("\n    {} {:?}", s.id, s.state)).collect::<String>();
+            let containers = truth.containers.iter();
+            let containers = containers
+                .map(|c| format!("\n    {} #{} in {} {:?}", c.name, c.restart_count, c.sandbox_id, c.state))
+                .collect::<String>();
+            let phase = status.phase;
+            format!("{uid} {policy:?} deleted {deleted:?} {phase:?}{states}{sandboxes}{containers}\n")
+        });
+        format!("{}\n{}", self.now(), lines.collect::<String>())
     }
 
     /// Lets time pass until something is true.
@@ -280,11 +318,14 @@ impl World {
     /// # Panics
     /// When it is not after `most`.
     pub async fn until(&self, what: &str, most: Duration, is_true: impl Fn(&World) -> bool) {
-        let end = tokio::time::Instant::now() + most;
+        let began = tokio::time::Instant::now();
+        let end = began + most;
         while !is_true(self) {
-            let seen = || format!("{:#?}", self.fake.snapshot());
-            assert!(tokio::time::Instant::now() < end, "{what}: not after {most:?}\n{}", seen());
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            assert!(tokio::time::Instant::now() < end, "{what}: not after {most:?}\n{}", self.tell());
+            // Closely at first, for those who count milliseconds.
+            let passed = tokio::time::Instant::now() - began;
+            tokio::time::sleep((passed / 20).clamp(Duration::from_millis(10), Duration::from_secs(1))).await;
+            self.keep_house();
         }
         self.check();
     }
@@ -293,6 +334,14 @@ impl World {
 impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn clear(&self, uid: &str) {
+        self.state().prepared.remove(uid);
+        match std::fs::remove_dir_all(self.pods_dir.join(uid)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{error}"),
+            _ => {}
+        }
     }
 }
 
@@ -386,15 +435,11 @@ impl PodResources for Inner {
     }
 
     async fn release(&self, pod: &Pod) -> Result<(), Failure> {
-        let mut state = self.state();
-        if state.is_broken() {
+        if self.state().is_broken() {
             return Err(Failure { reason: "FailedKillPod".into(), message: "told to fail".into() });
         }
-        state.prepared.remove(uid(pod));
-        match std::fs::remove_dir_all(self.pods_dir.join(uid(pod))) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{error}"),
-            _ => Ok(()),
-        }
+        self.clear(uid(pod));
+        Ok(())
     }
 }
 
@@ -434,7 +479,8 @@ fn container(sandbox_id: &str, status: &v1::ContainerStatus) -> ContainerSeen {
             code: status.exit_code,
             reason: status.reason.clone(),
             message: status.message.clone(),
-            started_at: at(status.started_at),
+            // One that never started has no time of its start.
+            started_at: at(if status.started_at == 0 { status.finished_at } else { status.started_at }),
             finished_at: at(status.finished_at),
         }),
         v1::ContainerState::ContainerUnknown => ContainerState::Unknown,
