@@ -24,10 +24,12 @@ pub(crate) fn run(cgroup_join: &[PathBuf], channel: Channel) -> ! {
     let channel = keep_only(channel).unwrap_or_else(|_| podd_sys::fork::exit_now(1));
     match outcome.and_then(|()| set_up()) {
         Ok(children) => {
-            // A shim that has gone meanwhile ends this process by its death signal.
-            let _unheard = channel.report(&Report::Ready { user: ResolvedUser::default(), warnings: Vec::new() }, None);
-            drop(channel);
-            let Err(_) = reap(&children);
+            // A shim that ended before the death signal was set is noticed here.
+            let ready = Report::Ready { user: ResolvedUser::default(), warnings: Vec::new() };
+            if channel.report(&ready, None).is_ok() {
+                drop(channel);
+                let Err(_) = reap(&children);
+            }
             podd_sys::fork::exit_now(1)
         }
         Err(error) => channel.finish(Err(error)),

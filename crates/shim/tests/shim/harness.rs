@@ -6,6 +6,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use podd_shim::wire::{
@@ -61,11 +62,9 @@ impl Node {
         image::make(&directory.path().join("layer"));
         let socket = directory.path().join("socket");
         let listener = UnixListener::bind(&socket).unwrap();
-        let binary = fs::read(env!("CARGO_BIN_EXE_podd-shim")).unwrap();
-        let binary = podd_sys::memfd::sealed_executable("podd-shim", &binary).unwrap();
         let args = ["podd-shim", "sandbox"].map(|arg| CString::new(arg).unwrap());
         let request = Spawn {
-            program: Program::Fd(binary.as_fd()),
+            program: Program::Fd(binary()),
             args: &args,
             env: &[],
             fds: &[(LISTENER_FD, listener.as_fd())],
@@ -251,6 +250,17 @@ impl Drop for Node {
             let _reaped = waitpid(Pid::from_raw(self.shim.pid as i32), WaitOptions::empty());
         }
     }
+}
+
+/// The binary under test, once for all, as a runtime has it: another build, such as the static one, where the
+/// environment names it.
+fn binary() -> BorrowedFd<'static> {
+    static BINARY: OnceLock<OwnedFd> = OnceLock::new();
+    let open = || {
+        let path = std::env::var_os("PODD_SHIM_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_podd-shim").into());
+        podd_sys::memfd::sealed_executable("podd-shim", &fs::read(path).unwrap()).unwrap()
+    };
+    BINARY.get_or_init(open).as_fd()
 }
 
 /// A line of a CRI log.

@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-const APPLETS: [&str; 21] = [
+const APPLETS: [&str; 22] = [
     "sh", "cat", "chmod", "dd", "echo", "env", "grep", "head", "hostname", "id", "ln", "ls", "mkdir", "pwd",
-    "readlink", "seq", "sleep", "stat", "stty", "tail", "touch",
+    "readlink", "seq", "sleep", "stat", "stty", "tail", "touch", "true",
 ];
 
 /// Makes one layer at `path`.

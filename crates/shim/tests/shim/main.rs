@@ -1,6 +1,7 @@
 //! The shim as a runtime meets it: its real binary, real containers of a busybox image, its socket.
 //!
 //! Every test has a shim, namespaces and a directory of its own; whatever it started ends with it, also when it fails.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod exec;
 mod group;
@@ -9,5 +10,6 @@ mod hostile;
 mod image;
 mod life;
 mod logs;
+mod measure;
 mod pod;
 mod wire;

@@ -46,7 +46,7 @@ fn a_container_may_see_another_ones_processes() {
     let first = node.run(node.spec("a", "sleep 1000")).pid;
     let mut spec = node.spec("b", "cat /proc/1/cmdline");
     spec.namespaces.pid = PidNamespace::Target("a".into());
-    assert_eq!(node.output(spec), ["sleep\01000\0"]);
+    assert_eq!(node.output(spec), ["sleep\x001000\0"]);
     assert_eq!(namespace(first, "pid"), namespace(node.container("a").pid.unwrap(), "pid"));
     let mut spec = node.spec("c", "");
     spec.namespaces.pid = PidNamespace::Target("b".into());
