@@ -1,5 +1,6 @@
 //! An embedded runtime in network and mount namespaces of its own, for which the test's binary is started once more.
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,14 +22,7 @@ pub(crate) fn on_a_node<F: Future<Output = ()>>(name: &str, work: impl FnOnce(Be
     if std::env::var(INSIDE).as_deref() == Ok(name) {
         let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
         assert!(up.success());
-        let bench = Bench::new();
-        let group = bench.group.clone();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(work(bench))));
-        clean(&group);
-        if let Err(panic) = outcome {
-            std::panic::resume_unwind(panic);
-        }
+        on_this_node(work);
         return;
     }
     let status = Command::new("unshare")
@@ -39,6 +33,18 @@ pub(crate) fn on_a_node<F: Future<Output = ()>>(name: &str, work: impl FnOnce(Be
         .status()
         .unwrap();
     assert!(status.success(), "{status}");
+}
+
+/// Runs `work` here, and clears its control group whatever happens.
+pub(crate) fn on_this_node<F: Future<Output = ()>>(work: impl FnOnce(Bench) -> F) {
+    let bench = Bench::new();
+    let group = bench.group.clone();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(work(bench))));
+    clean(&group);
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
 }
 
 /// Kills and removes whatever is left in the test's control group.
