@@ -189,4 +189,25 @@ mod tests {
         let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).unwrap();
         assert_eq!(bounding().unwrap(), u64::from_str_radix(line.trim(), 16).unwrap());
     }
+
+    #[test]
+    fn what_is_given_up_stays_so_and_ambient_ones_survive() {
+        // Capabilities are a thread's own.
+        let thread = std::thread::spawn(|| {
+            let (kill, chown) = (mask("KILL"), mask("CHOWN"));
+            limit_bounding(kill | chown).unwrap();
+            set(kill, kill | chown, kill).unwrap();
+            set_ambient(kill).unwrap();
+            assert!(set_ambient(chown).is_err(), "it is not inheritable");
+            set_ambient(kill).unwrap();
+            assert!(set(kill, ALL, 0).is_err(), "permitted never grows");
+            let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+            ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"].map(|name| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+                u64::from_str_radix(line.trim(), 16).unwrap()
+            })
+        });
+        let (kill, chown) = (mask("KILL"), mask("CHOWN"));
+        assert_eq!(thread.join().unwrap(), [kill, kill | chown, kill, kill | chown, kill]);
+    }
 }

@@ -65,3 +65,19 @@ pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit takes any number and does not return.
     unsafe { libc::_exit(code) }
 }
+
+// Forks that succeed are what the shim's tests are made of; a test of this crate has threads.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_with_threads_is_not_forked() {
+        let (done, wait) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || wait.recv());
+        let refused = fork(&Birth::default());
+        drop(done);
+        let _hung_up = other.join().unwrap();
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+}

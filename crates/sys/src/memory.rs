@@ -56,3 +56,18 @@ impl Drop for Pages {
         debug_assert!(result.is_ok(), "the range is a mapping of ours");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_zero_at_first_and_again_once_they_are_released() {
+        let mut pages = Pages::map(3 * 4096).unwrap();
+        assert_eq!((pages.len(), pages.iter().all(|byte| *byte == 0)), (3 * 4096, true));
+        pages.fill(7);
+        assert!(pages.iter().all(|byte| *byte == 7));
+        pages.release();
+        assert!(pages.iter().all(|byte| *byte == 0));
+    }
+}

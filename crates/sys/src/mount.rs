@@ -210,15 +210,4 @@ fn escape(path: &Path) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn layers_are_named_from_their_common_ancestor() {
-        let ancestor = |paths: &[&str]| common_ancestor(paths.iter().map(Path::new));
-        assert_eq!(ancestor(&["/a/b/1", "/a/b/2", "/a/c/3"]), Some("/a".into()));
-        assert_eq!(ancestor(&["/a/b", "/a/b/c"]), Some("/a".into()));
-        assert_eq!(ancestor(&["/a/1", "/b/1"]), Some("/".into()));
-        assert_eq!(escape(Path::new("a:b,c")), "a\\:b\\,c");
-    }
-}
+mod tests;

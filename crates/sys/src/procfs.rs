@@ -76,4 +76,39 @@ mod tests {
             assert_eq!(write_sysctl(name, "0").unwrap_err().kind(), io::ErrorKind::InvalidInput, "{name}");
         }
     }
+
+    /// In a mount namespace of a thread of its own.
+    fn with_mount_over(path: &'static str, make: fn() -> io::Result<OwnedFd>, check: fn()) {
+        use crate::mount::{attach, make_all_private};
+        use std::os::fd::AsFd;
+        let thread = std::thread::spawn(move || {
+            crate::namespace::unshare_own(rustix::thread::UnshareFlags::NEWNS).unwrap();
+            make_all_private().unwrap();
+            let target = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+            attach(make().unwrap().as_fd(), target.as_fd()).unwrap();
+            check();
+        });
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    #[test]
+    fn something_else_at_proc_is_noticed() {
+        let tmpfs = || crate::mount::filesystem("tmpfs", &[], Default::default());
+        with_mount_over("/proc", tmpfs, || {
+            std::fs::create_dir("/proc/self").unwrap();
+            std::fs::write("/proc/self/oom_score_adj", "").unwrap();
+            assert_eq!(write("self/oom_score_adj", "0").unwrap_err().kind(), io::ErrorKind::InvalidData);
+        });
+    }
+
+    #[test]
+    fn a_file_mounted_over_one_of_procfs_is_not_written_to() {
+        let null = || crate::mount::clone_tree(CWD, Path::new("/dev/null"), false);
+        with_mount_over("/proc/sys/kernel/ostype", null, || {
+            let error = write_sysctl("kernel.ostype", "x").unwrap_err();
+            assert_eq!(rustix::io::Errno::from_io_error(&error), Some(rustix::io::Errno::XDEV));
+        });
+    }
 }

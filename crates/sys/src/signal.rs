@@ -52,3 +52,32 @@ fn set_of(signals: &[i32]) -> io::Result<libc::sigset_t> {
     }
     Ok(set)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+    use super::*;
+
+    #[test]
+    fn a_process_is_signalled_until_it_is_gone() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = Pid::from_raw(child.id() as i32).unwrap();
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        send(pidfd.as_fd(), 0).unwrap();
+        // A real-time one, beyond what libraries name.
+        send(pidfd.as_fd(), MAX).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(MAX));
+        assert_eq!(send(pidfd.as_fd(), 0).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[test]
+    fn a_number_that_is_no_signal_is_refused() {
+        assert_eq!(descriptor(&[0]).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        assert_eq!(descriptor(&[MAX + 1]).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    }
+}

@@ -235,4 +235,29 @@ mod tests {
         };
         assert_eq!(spawn(&request).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
+
+    #[test]
+    fn a_program_in_memory_runs_and_crossed_descriptors_arrive() {
+        let bytes = std::fs::read("/bin/busybox").unwrap();
+        let program = crate::memfd::sealed_executable("busybox", &bytes).unwrap();
+        let [(mut first, a), (mut second, b)] = [(); 2].map(|()| UnixStream::pair().unwrap());
+        let args = ["sh", "-c", "echo to $A >&\"$A\"; echo to $B >&\"$B\""].map(|s| CString::new(s).unwrap());
+        let (here, there) = (a.as_raw_fd(), b.as_raw_fd());
+        let env = [format!("A={there}"), format!("B={here}")].map(|s| CString::new(s).unwrap());
+        let spawned = spawn(&Spawn {
+            program: Program::Fd(program.as_fd()),
+            args: &args,
+            env: &env,
+            // Each has the other's number in the child.
+            fds: &[(there, a.as_fd()), (here, b.as_fd())],
+            new_session: false,
+        })
+        .unwrap();
+        drop((a, b));
+        let mut texts = [String::new(), String::new()];
+        first.read_to_string(&mut texts[0]).unwrap();
+        second.read_to_string(&mut texts[1]).unwrap();
+        assert_eq!(texts, [format!("to {there}\n"), format!("to {here}\n")]);
+        rustix::process::waitpid(Pid::from_raw(spawned.pid as i32), rustix::process::WaitOptions::empty()).unwrap();
+    }
 }
