@@ -49,10 +49,16 @@ pub(crate) fn on_this_node<F: Future<Output = ()>>(work: impl FnOnce(Bench) -> F
 
 /// Kills and removes whatever is left in the test's control group.
 fn clean(group: &str) {
-    for top in std::fs::read_dir("/sys/fs/cgroup").unwrap() {
-        let path = top.unwrap().path().join(group.trim_start_matches('/'));
+    for path in hierarchies(group) {
         remove(&path);
     }
+}
+
+/// Where a control group may lie: in each hierarchy of v1, or in the one of v2.
+fn hierarchies(group: &str) -> Vec<PathBuf> {
+    let tops = std::fs::read_dir("/sys/fs/cgroup").unwrap().map(|top| top.unwrap().path());
+    let tops = tops.chain([PathBuf::from("/sys/fs/cgroup")]);
+    tops.map(|top| top.join(group.trim_start_matches('/'))).collect()
 }
 
 fn remove(path: &Path) {
@@ -208,9 +214,7 @@ pub(crate) async fn remove_sandbox_again(runtime: &dyn RuntimeService, id: &str)
 
 /// Every process in the test's control groups, with its command line.
 pub(crate) fn processes(group: &str) -> Vec<(i32, String)> {
-    let tops = std::fs::read_dir("/sys/fs/cgroup").unwrap();
-    let mut pids: Vec<i32> =
-        tops.flat_map(|top| below(&top.unwrap().path().join(group.trim_start_matches('/')))).collect();
+    let mut pids: Vec<i32> = hierarchies(group).iter().flat_map(|path| below(path)).collect();
     pids.sort_unstable();
     pids.dedup();
     let title = |pid: &i32| {
