@@ -10,7 +10,6 @@ use anyhow::{Context as _, Result, ensure};
 
 const DIRECTORY: u32 = 0o040_755;
 const FILE: u32 = 0o100_000;
-const LINK: u32 = 0o120_777;
 
 #[derive(Default)]
 pub(crate) struct Initramfs {
@@ -34,14 +33,6 @@ impl Initramfs {
         if !self.known.contains(path) {
             self.parents(path);
             self.entry(path, FILE | mode, content);
-        }
-    }
-
-    pub(crate) fn symlink(&mut self, path: impl AsRef<Path>, target: &str) {
-        let path = path.as_ref();
-        if !self.known.contains(path) {
-            self.parents(path);
-            self.entry(path, LINK, target.as_bytes());
         }
     }
 

@@ -22,6 +22,12 @@ pub(crate) fn black_box(name: &str) -> Result<Program> {
     programs.into_iter().next().with_context(|| format!("cargo made no program of tests/tests/{name}.rs"))
 }
 
+/// podd itself.
+pub(crate) fn podd() -> Result<Program> {
+    let programs = build(&["build", "--package", "podd", "--bin", "podd"])?;
+    programs.into_iter().next().context("cargo made no podd")
+}
+
 /// Runs cargo and collects the programs that it made or found fresh.
 fn build(arguments: &[&str]) -> Result<Vec<Program>> {
     let output = Command::new(env!("CARGO"))
