@@ -36,6 +36,7 @@ const STATUS_FIELDS: &[&str] = &[
     "hostIPs",
     "initContainerStatuses",
     "message",
+    "nodeAllocatableResourceClaimStatuses",
     "nominatedNodeName",
     "observedGeneration",
     "phase",

@@ -34,9 +34,9 @@ use tokio::sync::mpsc;
 const START: i64 = 1_800_000_000;
 
 /// The world.
-pub struct World {
-    pub fake: FakeRuntime,
-    pub clock: Clock,
+pub(crate) struct World {
+    pub(crate) fake: FakeRuntime,
+    pub(crate) clock: Clock,
     inner: Arc<Inner>,
     directory: TempDir,
     agent: Option<Agent>,
@@ -68,15 +68,15 @@ struct State {
 
 type Chance = Box<dyn FnMut() -> bool + Send>;
 
-pub struct Life {
-    pub pod: Pod,
+struct Life {
+    pod: Pod,
     history: History,
     /// When a phase that is final was accepted.
     ended_at: Option<Timestamp>,
 }
 
 impl World {
-    pub fn new() -> World {
+    pub(crate) fn new() -> World {
         let start = Timestamp::from_second(START).expect("a time");
         let clock = Clock::virtual_from(start);
         let fake = FakeRuntime::new(TokioClock::new(i64::try_from(start.as_nanosecond()).expect("a time of ours")));
@@ -87,7 +87,7 @@ impl World {
     }
 
     /// Starts an agent, which hears of all objects and that this is all.
-    pub fn start_agent(&mut self) {
+    pub(crate) fn start_agent(&mut self) {
         assert!(self.agent.is_none(), "one agent at a time");
         let (runtime, images) = self.fake.services();
         // Nobody reads the events: a full queue drops them.
@@ -136,7 +136,7 @@ impl World {
     }
 
     /// The agent dies where it stands.
-    pub fn kill_agent(&mut self) {
+    pub(crate) fn kill_agent(&mut self) {
         if let Some(agent) = self.agent.take() {
             agent.pump.abort();
         }
@@ -144,7 +144,7 @@ impl World {
     }
 
     /// The agent ends in order.
-    pub async fn close_agent(&mut self) {
+    pub(crate) async fn close_agent(&mut self) {
         if let Some(agent) = self.agent.take() {
             agent.dispatcher.close().await;
             agent.pump.abort();
@@ -152,50 +152,50 @@ impl World {
         self.inner.state().watch = None;
     }
 
-    pub fn has_agent(&self) -> bool {
+    pub(crate) fn has_agent(&self) -> bool {
         self.agent.is_some()
     }
 
-    pub fn dispatcher(&self) -> &Dispatcher {
+    pub(crate) fn dispatcher(&self) -> &Dispatcher {
         &self.agent.as_ref().expect("an agent").dispatcher
     }
 
     /// Each write to the API and each preparation of the node fails when this says so.
-    pub fn break_by(&self, chance: impl FnMut() -> bool + Send + 'static) {
+    pub(crate) fn break_by(&self, chance: impl FnMut() -> bool + Send + 'static) {
         self.inner.state().broken = Some(Box::new(chance));
     }
 
     /// Nothing fails any more.
-    pub fn heal(&self) {
+    pub(crate) fn heal(&self) {
         self.fake.heal();
         self.inner.state().broken = None;
     }
 
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
     // ---- What users do ----
 
-    pub fn apply(&self, pod: Pod) {
+    pub(crate) fn apply(&self, pod: Pod) {
         let mut state = self.inner.state();
         state.applied(pod);
     }
 
-    pub fn object(&self, uid: &str) -> Option<Pod> {
+    pub(crate) fn object(&self, uid: &str) -> Option<Pod> {
         self.inner.state().objects.get(uid).cloned()
     }
 
-    pub fn uids(&self) -> Vec<String> {
+    pub(crate) fn uids(&self) -> Vec<String> {
         self.inner.state().objects.keys().cloned().collect()
     }
 
-    pub fn phase(&self, uid: &str) -> Option<String> {
+    pub(crate) fn phase(&self, uid: &str) -> Option<String> {
         self.object(uid)?.status?.phase
     }
 
     /// As a client asks for: the object stays until the node has done its part.
-    pub fn delete(&self, uid: &str, grace: i64) {
+    pub(crate) fn delete(&self, uid: &str, grace: i64) {
         let mut pod = self.object(uid).expect("an object");
         let shorter = pod.metadata.deletion_grace_period_seconds.is_none_or(|old| grace < old);
         if shorter {
@@ -209,24 +209,24 @@ impl World {
     }
 
     /// The object is gone at once.
-    pub fn delete_by_force(&self, uid: &str) {
+    pub(crate) fn delete_by_force(&self, uid: &str) {
         self.inner.state().gone(uid);
     }
 
     // ---- What can be seen ----
 
     /// How often the API was written to by agents.
-    pub fn writes(&self) -> usize {
+    pub(crate) fn writes(&self) -> usize {
         self.inner.state().writes
     }
 
     /// What the runtime truly has of a pod.
-    pub fn truth(&self, uid: &str) -> Observation {
+    pub(crate) fn truth(&self, uid: &str) -> Observation {
         observation(&self.fake, uid)
     }
 
     /// Whether nothing of a pod is left anywhere.
-    pub fn is_gone(&self, uid: &str) -> bool {
+    pub(crate) fn is_gone(&self, uid: &str) -> bool {
         let truth = self.truth(uid);
         let nothing = truth.sandboxes.is_empty() && truth.containers.is_empty();
         let state = self.inner.state();
@@ -234,11 +234,11 @@ impl World {
     }
 
     /// Whether the node has nothing mounted for a pod.
-    pub fn is_released(&self, uid: &str) -> bool {
+    pub(crate) fn is_released(&self, uid: &str) -> bool {
         !self.inner.state().prepared.contains(uid)
     }
 
-    pub fn all_uids_ever(&self) -> Vec<String> {
+    pub(crate) fn all_uids_ever(&self) -> Vec<String> {
         self.inner.state().lives.keys().cloned().collect()
     }
 
@@ -261,7 +261,7 @@ impl World {
     ///
     /// # Panics
     /// When it is not.
-    pub fn check(&self) {
+    pub(crate) fn check(&self) {
         let mut state = self.inner.state();
         let now = self.now();
         let mut violations = std::mem::take(&mut state.violations);
@@ -281,7 +281,7 @@ impl World {
     }
 
     /// Lets time pass, with a check each second.
-    pub async fn pass(&self, time: Duration) {
+    pub(crate) async fn pass(&self, time: Duration) {
         let until = tokio::time::Instant::now() + time;
         while tokio::time::Instant::now() < until {
             let step = Duration::from_secs(1).min(until - tokio::time::Instant::now());
@@ -317,7 +317,7 @@ impl World {
     ///
     /// # Panics
     /// When it is not after `most`.
-    pub async fn until(&self, what: &str, most: Duration, is_true: impl Fn(&World) -> bool) {
+    pub(crate) async fn until(&self, what: &str, most: Duration, is_true: impl Fn(&World) -> bool) {
         let began = tokio::time::Instant::now();
         let end = began + most;
         while !is_true(self) {
