@@ -109,14 +109,21 @@ fn execs_end_with_their_container() {
 }
 
 #[test]
-fn an_exec_joins_the_containers_group() {
-    let group = Group::new("pids");
-    let mut node = Node::new();
-    let mut spec = node.spec("a", "sleep 1000");
-    spec.cgroup = group.spec();
-    node.run(spec);
-    let (executing, _output) = node.exec(exec_of("a", "x", program(&["sleep", "1000"]))).unwrap();
-    assert!(group.pids().contains(&executing.pid));
+fn a_container_and_its_execs_are_in_its_group_of_either_version() {
+    for controller in ["pids", "unified"] {
+        let group = Group::new(controller);
+        let mut node = Node::new();
+        let mut spec = node.spec("a", "sleep 1000");
+        spec.cgroup = group.spec();
+        let first = node.create(spec).pid;
+        assert_eq!(group.pids(), [first], "{controller}: from before its start");
+        node.start("a");
+        let (executing, _output) = node.exec(exec_of("a", "x", program(&["sleep", "1000"]))).unwrap();
+        assert!(group.pids().contains(&executing.pid), "{controller}");
+        node.order(Request::Signal { id: "a".into(), exec: None, signal: 9, all: true });
+        node.exit("a");
+        assert!(group.pids().is_empty(), "{controller}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use podd_shim::wire::CgroupSpec;
 
 use crate::harness::eventually;
 
-/// A group of one v1 controller, removed at the end with all that is in it.
+/// A group of one v1 controller, or of the v2 tree beside them (`unified`), removed at the end with all that is in it.
 pub(crate) struct Group(PathBuf);
 
 impl Group {
@@ -28,6 +28,9 @@ impl Group {
 
     /// As a runtime would tell it.
     pub(crate) fn spec(&self) -> CgroupSpec {
+        if self.0.join("cgroup.controllers").exists() {
+            return CgroupSpec { v2_dir: Some(self.0.clone()), ..CgroupSpec::default() };
+        }
         let oom_counter = self.0.join("memory.oom_control");
         CgroupSpec { join: self.join(), v2_dir: None, oom_counter: oom_counter.exists().then_some(oom_counter) }
     }
@@ -44,7 +47,11 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Ok(()) = fs::write(self.0.join("freezer.state"), "THAWED") {}
+        // Only a freezer's group has this file, and what is frozen can't be killed.
+        let _other_controller = fs::OpenOptions::new()
+            .write(true)
+            .open(self.0.join("freezer.state"))
+            .and_then(|mut file| std::io::Write::write_all(&mut file, b"THAWED"));
         let gone = || {
             for pid in fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default().lines() {
                 if let Some(pid) = pid.parse().ok().and_then(rustix::process::Pid::from_raw) {

@@ -99,16 +99,24 @@ fn neighbours_see_nothing_of_a_child_that_waits() {
     let child = node.create(spec).pid;
     let status = fs::read_to_string(format!("/proc/{child}/status")).unwrap();
     let pid = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap().split_whitespace().last().unwrap();
-    let attempts =
-        ["readlink /proc/P/exe", "readlink /proc/P/fd/0", "cat /proc/P/maps", "ls /proc/P/root/", "echo > /proc/P/mem"];
-    let script: String = attempts
-        .map(|attempt| format!("({attempt}) 2>/dev/null && echo got in: {attempt};"))
-        .concat()
-        .replace('P', pid);
-    let script = script.replace(&format!("/{pid}roc"), "/proc");
-    let mut spec = node.spec("b", &format!("{script} ls -d /proc/{pid}"));
+    let files = ["readlink exe", "readlink fd/0", "cat maps", "ls root/", ": > mem"];
+    let attempts = files.map(|attempt| format!("({attempt}) >/dev/null 2>&1 && echo '{attempt}';")).concat();
+    let mut spec = node.spec("b", &format!("cd /proc/{pid}; {attempts} pwd"));
     spec.namespaces.pid = PidNamespace::Pod;
-    assert_eq!(node.output(spec), [format!("/proc/{pid}")], "it is there, and closed");
+    let mut powerful = node.spec("c", "");
+    powerful.process = spec.process.clone();
+    powerful.namespaces.pid = PidNamespace::Pod;
+    let here = format!("/proc/{pid}");
+    assert_eq!(node.output(spec), [here.as_str()], "it is there, and closed");
+    // Who may trace everybody gets in: the attempts are worth something.
+    let all = podd_sys::capability::ALL;
+    let sets = &mut powerful.process.capabilities;
+    (sets.bounding, sets.permitted, sets.effective) = (all, all, all);
+    assert_eq!(node.output(powerful), [&files[..], &[here.as_str()]].concat());
+    let mut open: Vec<_> =
+        fs::read_dir(format!("/proc/{child}/fd")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    open.sort();
+    assert_eq!(open, ["0", "1", "2", "3"], "its standard descriptors and the channel to the shim");
 }
 
 #[test]

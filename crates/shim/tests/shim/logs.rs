@@ -110,9 +110,10 @@ fn who_holds_the_output_of_an_ended_container_is_not_waited_for() {
     let lines = node.log("a");
     let pid = lines.iter().find(|line| line.stream == "stderr").unwrap().text.parse().unwrap();
     let sleeper = hold(pid);
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    assert!(status.contains(&format!("PPid:\t{}\n", node.shim.pid)), "orphans are the shim's");
     assert!(lines.iter().any(|line| line.stream == "stdout" && line.text == "first" && line.tag == "F"), "{lines:?}");
     podd_sys::signal::send(std::os::fd::AsFd::as_fd(&sleeper), 9).unwrap();
-    // It was an orphan of the shim's, and is reaped by it.
     let gone = || fs::metadata(format!("/proc/{pid}")).is_err().then_some(());
     eventually(Duration::from_secs(10), gone).expect("the shim reaps orphans");
 }
