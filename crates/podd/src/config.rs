@@ -10,6 +10,8 @@ use crate::cli::NodeArgs;
 
 /// Where the configuration is looked for.
 const DEFAULT_FILE: &str = "/etc/podd/config.toml";
+/// The pods' network where nobody says otherwise.
+pub(crate) const DEFAULT_SUBNET: &str = "10.85.0.0/16";
 /// The instance that has the plain names.
 const DEFAULT_INSTANCE: &str = "podd";
 /// The longest instance name: a network interface's name is built from it.
@@ -131,7 +133,7 @@ fn settings(args: NodeArgs, file: File, host_name: &str) -> anyhow::Result<Setti
         manifests: args.manifests.or(file.manifests).unwrap_or_else(|| place("/etc").join("manifests")),
         cgroup_root,
         bridge: file.network.bridge.unwrap_or_else(|| format!("{instance}0")),
-        subnet: file.network.subnet.unwrap_or_else(|| "10.85.0.0/16".into()),
+        subnet: file.network.subnet.unwrap_or_else(|| DEFAULT_SUBNET.into()),
         mtu: file.network.mtu,
         insecure_registries: file.registries.insecure,
         mirrors: file.registries.mirrors,

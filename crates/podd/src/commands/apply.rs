@@ -95,7 +95,9 @@ pub(super) fn set_namespaces(items: &mut [Item], namespace: &str) {
 pub(super) fn check(items: &[Item]) -> anyhow::Result<()> {
     let mut objections = Vec::new();
     for item in items {
-        for (path, message) in Vec::<(String, String)>::new() {
+        let mut sent = item.value.clone();
+        strip_server_fields(&mut sent);
+        for podd_api::Objection { path, message } in podd_api::check(&sent) {
             objections.push(item.objection(&path, &message));
         }
     }

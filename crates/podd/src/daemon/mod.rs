@@ -1,12 +1,204 @@
-//! The composition root.
+//! The composition root: which planes run in this process, what joins them, and in which order they end.
+//!
+//! ```text
+//! podd agent   API ◄─client─ agent ─CRI in process─► runtime      sockets: podd.sock, cri.sock
+//! podd agent --api-socket … --runtime-endpoint …     agent alone  socket:  kubelet.sock
+//! podd api                                           API alone    socket:  podd.sock
+//! podd cri                                           runtime alone socket: cri.sock
+//! ```
+
+mod lock;
+mod planes;
+mod routes;
+mod socket;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use podd_agent::{Parts, StopPods};
+use podd_api::KubeletTransport;
+use podd_cri::streaming::Target;
+use podd_cri::{ImageService, RuntimeService};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
 use crate::cli::{Agent, Api, Cri};
+use crate::client;
 use crate::config::Settings;
-pub(crate) fn agent(_: Agent, _: Settings) -> anyhow::Result<()> {
-    anyhow::bail!("x")
+use lock::Lock;
+use socket::Served;
+
+/// Threads that serve. The kernel's work is done on others, so that two keep up with any machine's pods.
+const WORKERS: usize = 2;
+
+/// Why the process ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Ending {
+    /// It does not.
+    #[default]
+    NotYet,
+    /// Pods go on.
+    Leave,
+    /// Pods end too.
+    StopPods,
 }
-pub(crate) fn cri(_: Cri, _: Settings) -> anyhow::Result<()> {
-    anyhow::bail!("x")
+
+/// Runs the agent until it is told to end.
+pub(crate) fn agent(args: Agent, settings: Settings) -> anyhow::Result<()> {
+    if args.background {
+        // Not the leader of its group, or no session of its own is wanted: then it is detached enough already.
+        let _leader = rustix::process::setsid();
+    }
+    start_tracing();
+    runtime()?.block_on(run_agent(args, settings))
 }
-pub(crate) fn api(_: Api, _: Settings) -> anyhow::Result<()> {
-    anyhow::bail!("x")
+
+/// Runs the container runtime alone.
+pub(crate) fn cri(args: Cri, settings: Settings) -> anyhow::Result<()> {
+    start_tracing();
+    runtime()?.block_on(async {
+        let settings = planes::of_cri(settings);
+        let _lock = Lock::take(&settings.root)?;
+        make(&settings.run)?;
+        let ending = ending_by_signal()?;
+        let runtime = planes::runtime(&settings).await?;
+        let path = args.listen.unwrap_or_else(|| settings.cri_socket());
+        let served = Served::cri(&path, runtime.clone(), runtime.clone()).await?;
+        told(ending).await;
+        served.end().await;
+        runtime.close().await;
+        planes::shut_down_network(&runtime).await;
+        Ok(())
+    })
+}
+
+/// Runs the API alone.
+pub(crate) fn api(args: Api, settings: Settings) -> anyhow::Result<()> {
+    start_tracing();
+    runtime()?.block_on(async {
+        make(&settings.root)?;
+        make(&settings.run)?;
+        let ending = ending_by_signal()?;
+        let api = planes::api(&settings).await?;
+        let kubelet = args.kubelet_socket.unwrap_or_else(|| settings.kubelet_socket());
+        api.connect_kubelet(KubeletTransport::Remote(Target::Unix(kubelet)));
+        let path = args.listen.unwrap_or_else(|| settings.api_socket());
+        let served = Served::http(&path, api.router()).await?;
+        told(ending).await;
+        // Watches end with the API; only then do their connections.
+        api.shutdown().await.context("close the API")?;
+        served.end().await;
+        Ok(())
+    })
+}
+
+async fn run_agent(args: Agent, settings: Settings) -> anyhow::Result<()> {
+    make(&settings.run)?;
+    let _lock = Lock::take(&settings.root)?;
+    let (ending, told_to) = watch::channel(Ending::NotYet);
+    let ending = Arc::new(ending);
+    listen_to_signals(ending.clone())?;
+    let embedded = match args.runtime_endpoint {
+        Some(_) => None,
+        None => Some(planes::runtime(&settings).await?),
+    };
+    let (runtime, images): (Arc<dyn RuntimeService>, Arc<dyn ImageService>) = match (&embedded, &args.runtime_endpoint)
+    {
+        (Some(runtime), _) => (runtime.clone(), runtime.clone()),
+        (None, endpoint) => {
+            let path = podd_cri::client::socket_path(endpoint.as_deref().unwrap_or_default())?;
+            let remote = Arc::new(podd_cri::client::connect(path).await?);
+            (remote.clone(), remote)
+        }
+    };
+    let api = match args.api_socket {
+        Some(_) => None,
+        None => Some(planes::api(&settings).await?),
+    };
+    let client = match (&api, &args.api_socket) {
+        (Some(api), _) => kube::Client::new(api.router(), "default"),
+        (None, socket) => client::over_unix(socket.as_deref().unwrap_or(Path::new(""))),
+    };
+    let parts =
+        Parts { config: planes::agent_config(&settings), client, runtime: runtime.clone(), images: images.clone() };
+    let agent = podd_agent::Agent::start(parts).await.context("start the agent")?;
+    let own = routes::router(routes::State { ending, runtime: embedded.clone() });
+    let mut served = Vec::new();
+    if embedded.is_some() {
+        served.push(Served::cri(&settings.cri_socket(), runtime, images).await?);
+    }
+    match &api {
+        Some(api) => {
+            api.connect_kubelet(KubeletTransport::InProcess(agent.router()));
+            served.push(Served::http(&settings.api_socket(), own.merge(api.router())).await?);
+        }
+        None => served.push(Served::http(&settings.kubelet_socket(), own.merge(agent.router())).await?),
+    }
+    tracing::info!(instance = settings.instance, root = %settings.root.display(), "podd is up");
+    let pods = match told(told_to).await {
+        Ending::StopPods => StopPods::Stop { grace: None },
+        Ending::Leave | Ending::NotYet => StopPods::Leave,
+    };
+    tracing::info!(?pods, "podd ends");
+    let stopped = agent.stop(pods).await;
+    if let Some(api) = api {
+        api.shutdown().await.context("close the API")?;
+    }
+    for served in served {
+        served.end().await;
+    }
+    if let Some(runtime) = embedded {
+        runtime.close().await;
+        planes::shut_down_network(&runtime).await;
+    }
+    stopped.context("stop the pods")
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
+    runtime.context("start the async runtime")
+}
+
+fn start_tracing() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
+}
+
+fn make(directory: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))
+}
+
+fn ending_by_signal() -> anyhow::Result<watch::Receiver<Ending>> {
+    let (sender, receiver) = watch::channel(Ending::NotYet);
+    listen_to_signals(Arc::new(sender))?;
+    Ok(receiver)
+}
+
+/// SIGTERM and SIGINT end the process; a terminal that goes away does not.
+fn listen_to_signals(ending: Arc<watch::Sender<Ending>>) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hang_up = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        loop {
+            // A signal that came while another was handled is still there.
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hang_up.recv() => {}
+            }
+        }
+        ending.send_replace(Ending::Leave);
+    });
+    Ok(())
+}
+
+/// Waits until the process shall end.
+async fn told(mut ending: watch::Receiver<Ending>) -> Ending {
+    match ending.wait_for(|ending| *ending != Ending::NotYet).await {
+        Ok(ending) => *ending,
+        Err(_) => Ending::Leave,
+    }
 }

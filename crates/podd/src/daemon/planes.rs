@@ -1,0 +1,107 @@
+//! The planes, each made from the settings.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use podd_runtime::{LogLimits, Runtime};
+
+use crate::config::{DEFAULT_SUBNET, Settings};
+
+/// A container's log is rotated at this size (the kubelet's `containerLogMaxSize`).
+const LOG_SIZE: u64 = 10 << 20;
+/// How many files of a log are kept (`containerLogMaxFiles`).
+const LOG_FILES: u32 = 5;
+/// The pods' network of `podd cri` where the configuration names none: not the agent's.
+const CRI_SUBNET: &str = "10.86.0.0/16";
+
+/// The runtime of the agent, or of `podd cri`.
+pub(super) async fn runtime(settings: &Settings) -> anyhow::Result<Arc<Runtime>> {
+    let mut config =
+        podd_runtime::Config::new(&settings.instance, &settings.root, &settings.run).context("read the boot's id")?;
+    config.cgroup_root = Path::new(&settings.cgroup_root).join(&settings.instance);
+    config.network.bridge = settings.bridge.clone();
+    let subnet = settings.subnet.parse().with_context(|| format!("network.subnet {:?}", settings.subnet))?;
+    config.network.subnets = vec![subnet];
+    config.network.mtu = settings.mtu;
+    config.images.insecure_registries = settings.insecure_registries.iter().cloned().collect();
+    config.images.mirrors = mirrors(&settings.mirrors)?;
+    config.log_limits = LogLimits { max_size: LOG_SIZE, max_files: LOG_FILES };
+    Runtime::open(config).await.context("open the runtime")
+}
+
+/// `podd cri` keeps its own state: its client removes pods that it does not know, and the agent's are none of its.
+pub(super) fn of_cri(settings: Settings) -> Settings {
+    let bridge = format!("{}-cri0", settings.instance);
+    let subnet = if settings.subnet == DEFAULT_SUBNET { CRI_SUBNET.to_owned() } else { settings.subnet.clone() };
+    Settings {
+        root: settings.root.join("cri"),
+        run: settings.run.join("cri"),
+        instance: format!("{}-cri", settings.instance),
+        bridge,
+        subnet,
+        ..settings
+    }
+}
+
+/// The embedded API.
+pub(super) async fn api(settings: &Settings) -> anyhow::Result<podd_api::Api> {
+    let config = podd_api::Config::new(settings.root.join("api.redb"), &settings.node_name);
+    podd_api::Api::open(config).await.context("open the API")
+}
+
+/// The agent's view of the settings.
+pub(super) fn agent_config(settings: &Settings) -> podd_agent::Config {
+    let mut config = podd_agent::Config::new(&settings.node_name);
+    config.root = settings.root.clone();
+    config.run = settings.run.clone();
+    config.log_root = settings.logs.clone();
+    config.manifests = Some(settings.manifests.clone());
+    config.cgroup_root = settings.cgroup_root.clone();
+    config
+}
+
+/// Takes bridge, rules and sysctls away when no pod is left; otherwise they stay for the pods.
+pub(super) async fn shut_down_network(runtime: &Runtime) {
+    if let Err(error) = runtime.shut_down_network().await {
+        tracing::info!(reason = error.chain(), "the pods' network stays");
+    }
+}
+
+fn mirrors(of: &BTreeMap<String, Vec<String>>) -> anyhow::Result<BTreeMap<String, Vec<podd_image::Mirror>>> {
+    let mut mirrors = BTreeMap::new();
+    for (registry, addresses) in of {
+        let parsed: Vec<podd_image::Mirror> =
+            addresses.iter().map(|address| mirror(address)).collect::<anyhow::Result<_>>()?;
+        mirrors.insert(registry.clone(), parsed);
+    }
+    Ok(mirrors)
+}
+
+/// `host[:port][/prefix]`, with or without a scheme: loopback and `insecure` decide on TLS.
+fn mirror(address: &str) -> anyhow::Result<podd_image::Mirror> {
+    let plain = address.trim_start_matches("http://").trim_start_matches("https://").trim_end_matches('/');
+    let (host, prefix) = plain.split_once('/').unwrap_or((plain, ""));
+    anyhow::ensure!(!host.is_empty(), "registries.mirrors: {address:?} names no host");
+    Ok(podd_image::Mirror { host: host.to_owned(), prefix: prefix.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mirror_is_a_host_and_perhaps_a_prefix() {
+        let table = [
+            ("http://127.0.0.1:5000", "127.0.0.1:5000", ""),
+            ("https://cache.lan/docker/", "cache.lan", "docker"),
+            ("cache.lan", "cache.lan", ""),
+        ];
+        for (address, host, prefix) in table {
+            let mirror = mirror(address).unwrap();
+            assert_eq!((mirror.host.as_str(), mirror.prefix.as_str()), (host, prefix), "{address}");
+        }
+        assert!(mirror("http://").is_err());
+    }
+}
