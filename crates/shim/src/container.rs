@@ -21,10 +21,11 @@ use crate::fault::{Outcome, Stage, refuse};
 use crate::group;
 use crate::log::{Channel, Scratch};
 use crate::oom;
+use crate::outbox::{Caller, Outbox};
 use crate::output::{Ends, Output, pipes};
-use crate::pod::{Caller, Namespaces, Outbox};
 use crate::poller::{Poller, Serial, Token};
 use crate::process::{self, Cradle, Process};
+use crate::sandbox::Namespaces;
 
 /// A container that has not been forgotten.
 pub(crate) struct Container {

@@ -19,10 +19,12 @@ mod fault;
 mod group;
 mod log;
 mod oom;
+mod outbox;
 mod output;
 mod pod;
 mod poller;
 mod process;
+mod sandbox;
 mod server;
 mod session;
 

@@ -1,85 +1,26 @@
-//! The pod: its namespaces, its containers and execs, and what a runtime may ask of them.
+//! The pod: its containers and execs in their sandbox, and what a runtime may ask of them.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use podd_shim::wire::{
-    ContainerSpec, Event, ExecSpec, NamespaceKind, PidNamespace, Request, Response, SandboxSpec, ShimError,
-    ShimErrorKind, State,
+    ContainerSpec, ExecSpec, NamespaceKind, PidNamespace, Request, Response, ShimError, ShimErrorKind, State,
 };
 use podd_sys::namespace::{Kind, open_of_process};
 use rustix::process::WaitStatus;
-use rustix::thread::UnshareFlags;
 
-use crate::child::{self, Heard, Report};
 use crate::container::{Container, Fate};
 use crate::fault::{Outcome, Stage, refuse};
 use crate::log::{Channel, Scratch};
-use crate::poller::{Poller, Serial, Token};
-use crate::process::{self, Cradle, Process};
+use crate::outbox::{Caller, Outbox};
+use crate::poller::{Poller, Serial};
+use crate::sandbox::Sandbox;
 use crate::session::{Place, Session};
-
-/// Who called, and under which number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Caller {
-    pub(crate) client: Serial,
-    pub(crate) seq: u64,
-}
-
-/// An answer on its way, with the descriptors that go along.
-pub(crate) struct Answer {
-    pub(crate) caller: Caller,
-    pub(crate) result: Result<Response, ShimError>,
-    pub(crate) fds: Vec<OwnedFd>,
-}
-
-/// What is to be sent after something has happened. Events go first: an exit is told before whoever asked for it hears
-/// that it was done.
-#[derive(Default)]
-pub(crate) struct Outbox {
-    pub(crate) events: Vec<Event>,
-    pub(crate) answers: Vec<Answer>,
-}
-
-impl Outbox {
-    /// Answers whoever waits, once.
-    pub(crate) fn answer(&mut self, caller: &mut Option<Caller>, result: Outcome<Response>) {
-        self.answer_with(caller, result, Vec::new());
-    }
-
-    pub(crate) fn answer_with(&mut self, caller: &mut Option<Caller>, result: Outcome<Response>, fds: Vec<OwnedFd>) {
-        if let Some(caller) = caller.take() {
-            self.answers.push(Answer { caller, result, fds });
-        }
-    }
-}
-
-/// The namespaces that the pod owns.
-#[derive(Debug, Default)]
-pub(crate) struct Namespaces(Vec<(NamespaceKind, OwnedFd)>);
-
-impl Namespaces {
-    pub(crate) fn get(&self, kind: NamespaceKind) -> Option<BorrowedFd<'_>> {
-        self.0.iter().find(|(found, _)| *found == kind).map(|(_, fd)| fd.as_fd())
-    }
-}
-
-/// A set-up that waits for the init to be ready.
-struct Settling {
-    channel: OwnedFd,
-    caller: Option<Caller>,
-    deadline: i64,
-}
 
 /// Everything that a shim knows.
 #[derive(Default)]
 pub(crate) struct Pod {
-    sandbox: Option<String>,
-    namespaces: Namespaces,
-    /// The reaper of a shared PID namespace.
-    init: Option<Process>,
-    /// Until it has set itself up.
-    settling: Option<Settling>,
+    sandbox: Sandbox,
     /// In the order of their creation.
     containers: BTreeMap<Serial, Container>,
     sessions: BTreeMap<Serial, Session>,
@@ -88,7 +29,11 @@ pub(crate) struct Pod {
 
 impl Pod {
     pub(crate) fn sandbox(&self) -> Option<&String> {
-        self.sandbox.as_ref()
+        self.sandbox.id()
+    }
+
+    pub(crate) fn on_init_report(&mut self, poller: &Poller, outbox: &mut Outbox) {
+        self.sandbox.on_init_report(poller, outbox);
     }
 
     /// Carries out a request. What takes time is answered later, through the outbox.
@@ -101,11 +46,11 @@ impl Pod {
         outbox: &mut Outbox,
     ) {
         let answered = match request {
-            Request::Setup(spec) => self.set_up(spec, fds, caller, poller),
+            Request::Setup(spec) => self.sandbox.set_up(spec, fds, caller, poller),
             Request::Create(spec) => self.create(&spec, caller, poller).map(|()| None),
             Request::Start { id } => self.container(&id).and_then(|container| container.start(caller)).map(|()| None),
             Request::Exec(spec) => self.exec(&spec, fds, caller, poller).map(|()| None),
-            Request::Namespaces => match self.share_namespaces() {
+            Request::Namespaces => match self.sandbox.share_namespaces() {
                 Ok((kinds, fds)) => {
                     return outbox.answer_with(&mut Some(caller), Ok(Response::Namespaces { kinds }), fds);
                 }
@@ -145,72 +90,8 @@ impl Pod {
         }
     }
 
-    fn set_up(
-        &mut self,
-        spec: SandboxSpec,
-        fds: Vec<OwnedFd>,
-        caller: Caller,
-        poller: &Poller,
-    ) -> Outcome<Option<Response>> {
-        if self.sandbox.is_some() {
-            return Err(refuse(ShimErrorKind::WrongState, "set up sandbox", "it is set up"));
-        }
-        if fds.len() != spec.namespaces.len() {
-            return Err(refuse(ShimErrorKind::Invalid, "set up sandbox", "not as many descriptors as namespaces"));
-        }
-        child::join_cgroups(&spec.cgroup_join)?;
-        if let Some(value) = spec.oom_score_adj {
-            // The runtime has warned of what this machine forbids when it started.
-            child::adjust_oom_score(value, &mut Vec::new())?;
-        }
-        let mut namespaces: Vec<_> = spec.namespaces.into_iter().zip(fds).collect();
-        if spec.pid_namespace {
-            let (ours, theirs) = process::channel().stage("make channel")?;
-            poller.add(&ours, Token::Init).stage("watch init")?;
-            let birth = UnshareFlags::NEWPID | UnshareFlags::NEWNS;
-            let cradle = Cradle { namespaces: birth.bits(), ..Cradle::default() };
-            let forked = Process::fork(&cradle, || child::run_init(&spec.init_cgroup_join, theirs)).stage("fork init");
-            let init = forked.inspect_err(|_| poller.remove(&ours))?;
-            let namespace = open_of_process(init.pid, Kind::Pid).stage("open pid namespace").inspect_err(|_| {
-                poller.remove(&ours);
-                init.kill();
-            })?;
-            namespaces.push((NamespaceKind::Pid, namespace));
-            self.init = Some(init);
-            self.settling = Some(Settling { channel: ours, caller: Some(caller), deadline: process::deadline(0) });
-        }
-        self.namespaces = Namespaces(namespaces);
-        self.sandbox = Some(spec.id);
-        Ok(self.settling.is_none().then_some(Response::Done))
-    }
-
-    /// The init is ready, or there will be none and the sandbox is not set up.
-    pub(crate) fn on_init_report(&mut self, poller: &Poller, outbox: &mut Outbox) {
-        let Some(settling) = &self.settling else { return };
-        let error = match child::hear(settling.channel.as_fd()) {
-            Heard::Nothing => return,
-            Heard::Report(Report::Ready { .. }, _) => None,
-            Heard::Report(Report::Failed(error), _) => Some(error),
-            Heard::Closed => Some(refuse(ShimErrorKind::System, "set up init", "it ended")),
-        };
-        self.settle(error, poller, outbox);
-    }
-
-    fn settle(&mut self, error: Option<ShimError>, poller: &Poller, outbox: &mut Outbox) {
-        let Some(mut settling) = self.settling.take() else { return };
-        poller.remove(&settling.channel);
-        let Some(error) = error else { return outbox.answer(&mut settling.caller, Ok(Response::Done)) };
-        if let Some(init) = self.init.take() {
-            // Reaped as a child that nobody knows.
-            init.kill();
-        }
-        self.namespaces = Namespaces::default();
-        self.sandbox = None;
-        outbox.answer(&mut settling.caller, Err(error));
-    }
-
     fn create(&mut self, spec: &ContainerSpec, caller: Caller, poller: &Poller) -> Outcome<()> {
-        if self.sandbox.is_none() {
+        if self.sandbox.id().is_none() {
             return Err(refuse(ShimErrorKind::WrongState, "create container", "the sandbox is not set up"));
         }
         if self.containers.values().any(|container| container.id == spec.id) {
@@ -219,7 +100,7 @@ impl Pod {
         let target;
         let pid_namespace = match &spec.namespaces.pid {
             PidNamespace::Private | PidNamespace::Host => None,
-            PidNamespace::Pod => match self.namespaces.get(NamespaceKind::Pid) {
+            PidNamespace::Pod => match self.sandbox.namespaces().get(NamespaceKind::Pid) {
                 Some(namespace) => Some(namespace),
                 None => {
                     let message = "the sandbox has no PID namespace";
@@ -232,7 +113,7 @@ impl Pod {
             }
         };
         let serial = self.last + 1;
-        let container = Container::create(spec, serial, &self.namespaces, pid_namespace, caller, poller)?;
+        let container = Container::create(spec, serial, self.sandbox.namespaces(), pid_namespace, caller, poller)?;
         self.last = serial;
         self.containers.insert(serial, container);
         Ok(())
@@ -299,15 +180,8 @@ impl Pod {
             let message = format!("container {} lives", container.id);
             return Err(refuse(ShimErrorKind::Busy, "shut down", message));
         }
-        if let Some(init) = self.init.take() {
-            init.kill();
-        }
+        self.sandbox.end();
         Ok(())
-    }
-
-    fn share_namespaces(&self) -> Outcome<(Vec<NamespaceKind>, Vec<OwnedFd>)> {
-        let fds: Result<Vec<OwnedFd>, _> = self.namespaces.0.iter().map(|(_, fd)| fd.try_clone()).collect();
-        Ok((self.namespaces.0.iter().map(|(kind, _)| *kind).collect(), fds.stage("share namespaces")?))
     }
 
     fn state(&self) -> State {
@@ -318,8 +192,8 @@ impl Pod {
             state
         });
         State {
-            sandbox: self.sandbox.clone(),
-            init_pid: self.init.as_ref().map(|init| init.pid),
+            sandbox: self.sandbox.id().cloned(),
+            init_pid: self.sandbox.init_pid(),
             containers: containers.collect(),
         }
     }
@@ -361,12 +235,8 @@ impl Pod {
         scratch: &mut Scratch,
         outbox: &mut Outbox,
     ) {
-        if self.init.as_ref().is_some_and(|init| init.pid == pid) {
-            // What it said before its end comes first.
-            self.on_init_report(poller, outbox);
-            if self.init.take().is_some() {
-                outbox.events.push(Event::InitExited);
-            }
+        if self.sandbox.init_pid() == Some(pid) {
+            self.sandbox.on_init_end(poller, outbox);
         }
         self.sessions
             .retain(|_, session| !session.is_process(pid) || session.on_end(status, poller, outbox) == Fate::Kept);
@@ -379,15 +249,14 @@ impl Pod {
     pub(crate) fn deadline(&self) -> Option<i64> {
         let containers = self.containers.values().filter_map(Container::deadline);
         let sessions = self.sessions.values().filter_map(Session::deadline);
-        containers.chain(sessions).chain(self.settling.as_ref().map(|settling| settling.deadline)).min()
+        containers.chain(sessions).chain(self.sandbox.deadline()).min()
     }
 
     /// Gives up whoever is late.
     pub(crate) fn on_time(&mut self, now: i64, poller: &Poller, outbox: &mut Outbox) {
         let late = |deadline: Option<i64>| deadline.is_some_and(|deadline| deadline <= now);
-        if late(self.settling.as_ref().map(|settling| settling.deadline)) {
-            let error = refuse(ShimErrorKind::Timeout, "set up init", "it missed its deadline and was killed");
-            self.settle(Some(error), poller, outbox);
+        if late(self.sandbox.deadline()) {
+            self.sandbox.on_deadline(poller, outbox);
         }
         self.sessions
             .retain(|_, session| !late(session.deadline()) || session.on_deadline(poller, outbox) == Fate::Kept);

@@ -14,11 +14,15 @@ use crate::client::Client;
 use crate::clock;
 use crate::fault::refuse;
 use crate::log::Scratch;
-use crate::pod::{Answer, Caller, Outbox, Pod};
+use crate::outbox::{Answer, Caller, Outbox};
+use crate::pod::Pod;
 use crate::poller::{Poller, Serial, Token};
 
 /// How long the pumps' pages are kept after their last use, in milliseconds.
 const PAGES_IDLE: i64 = 1000;
+
+/// Connections at a time; a runtime needs one or two. One more is hung up on.
+const MOST_CLIENTS: usize = 64;
 
 /// The shim as a whole.
 pub(crate) struct Server {
@@ -98,6 +102,9 @@ impl Server {
     fn accept(&mut self) {
         // One that has gone again, or too many descriptors: the next one is told of again.
         let Ok(socket) = accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) else { return };
+        if self.clients.len() >= MOST_CLIENTS {
+            return;
+        }
         self.last_client += 1;
         if self.poller.add(&socket, Token::Client(self.last_client)).is_ok() {
             self.clients.insert(self.last_client, Client::new(socket));

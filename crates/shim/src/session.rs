@@ -12,7 +12,7 @@ use crate::child::{self, Heard, Report, Stdio, Target};
 use crate::clock;
 use crate::container::Fate;
 use crate::fault::{Outcome, Stage, refuse};
-use crate::pod::{Caller, Outbox};
+use crate::outbox::{Caller, Outbox};
 use crate::poller::{Poller, Serial, Token};
 use crate::process::{self, Cradle, Process};
 

@@ -60,3 +60,15 @@ fn what_is_no_frame_ends_the_connection_and_nothing_else() {
     }
     assert!(node.state().containers.is_empty());
 }
+
+#[test]
+fn only_so_many_connections_are_held_and_others_are_hung_up_on() {
+    let mut node = Node::new();
+    let mut sockets: Vec<UnixStream> = (0..100).map(|_| connect(&node)).collect();
+    assert!(node.state().containers.is_empty());
+    let mut last = sockets.pop().unwrap();
+    assert!(matches!(last.read(&mut [0]), Ok(0) | Err(_)), "it is one too many");
+    drop((sockets, last));
+    // Those that have gone make room.
+    crate::harness::eventually(PATIENCE, || podd_shim::wire::Client::connect(&node.socket()).ok()).unwrap();
+}
