@@ -13,6 +13,7 @@
 
 mod apply;
 mod body;
+mod check;
 mod config;
 mod decode;
 mod discovery;
@@ -35,6 +36,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
+pub use check::{Objection, check};
 pub use config::{Clock, Config, Error, KubeletTransport};
 
 use query::{FieldValidation, WriteOptions};
