@@ -1,4 +1,5 @@
-//! Programs of this work tree, built by cargo as the tests themselves are.
+//! Programs of this work tree, built by cargo as the tests themselves are: of the whole workspace, because a narrower
+//! selection would unite other features and build half of the dependencies once more.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,14 +12,17 @@ pub(crate) struct Program {
     pub(crate) path: PathBuf,
 }
 
-/// The test programs of a package: of its library and of each file in its `tests`.
-pub(crate) fn tests_of(package: &str) -> Result<Vec<Program>> {
-    build(&["test", "--no-run", "--package", package, "--lib", "--tests"])
+/// The test programs of a library, by its crate's name, and of a file in some package's `tests`.
+pub(crate) fn tests_of(library: &str, file: &str) -> Result<Vec<Program>> {
+    let programs = build(&["test", "--workspace", "--no-run", "--lib", "--test", file])?;
+    let programs: Vec<_> = programs.into_iter().filter(|one| one.name == library || one.name == file).collect();
+    ensure!(programs.len() == 2, "cargo made other programs than those of {library} and {file}");
+    Ok(programs)
 }
 
 /// The program of one file of black-box tests.
 pub(crate) fn black_box(name: &str) -> Result<Program> {
-    let programs = build(&["test", "--no-run", "--package", "podd-tests", "--test", name])?;
+    let programs = build(&["test", "--workspace", "--no-run", "--test", name])?;
     programs.into_iter().next().with_context(|| format!("cargo made no program of tests/tests/{name}.rs"))
 }
 

@@ -38,8 +38,7 @@ const MODULES: [&str; 10] = [
 #[test]
 fn cgroup_v2_alone_carries_limits_kills_and_statistics() -> Result<()> {
     let mut guest = Guest::new()?;
-    let programs = programs::tests_of("podd-cgroup")?;
-    ensure!(!programs.is_empty(), "podd-cgroup has no test programs");
+    let programs = programs::tests_of("podd_cgroup", "unified")?;
     for (number, program) in programs.iter().enumerate() {
         let path = format!("/tests/{number}");
         guest.files().program(&program.path, &path)?;
