@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::client;
 use crate::config::Settings;
+use crate::print::say;
 
 /// How often it is looked whether the agent is gone.
 const POLL: Duration = Duration::from_millis(10);
@@ -27,7 +28,7 @@ pub(crate) async fn stop(pods: bool, timeout: Duration, settings: &Settings) -> 
         client = Some(client::connect(settings).await?);
     }
     let Some(client) = client else {
-        println!("no agent runs");
+        say!("no agent runs");
         return Ok(());
     };
     let request =
@@ -45,7 +46,7 @@ pub(crate) async fn stop(pods: bool, timeout: Duration, settings: &Settings) -> 
         }
         tokio::time::sleep(POLL).await;
     }
-    println!("agent stopped{}", if pods { ", pods and network are gone" } else { "; pods go on running" });
+    say!("agent stopped{}", if pods { ", pods and network are gone" } else { "; pods go on running" });
     Ok(())
 }
 
@@ -53,10 +54,10 @@ pub(crate) async fn stop(pods: bool, timeout: Duration, settings: &Settings) -> 
 pub(crate) async fn status(settings: &Settings) -> anyhow::Result<ExitCode> {
     let socket = settings.api_socket();
     if UnixStream::connect(&socket).await.is_err() {
-        println!("no agent runs ({})", socket.display());
+        say!("no agent runs ({})", socket.display());
         return Ok(ExitCode::from(3));
     }
     let version = client::over_unix(&socket).apiserver_version().await.map_err(super::api_error)?;
-    println!("the agent runs at {} (API {})", socket.display(), version.git_version);
+    say!("the agent runs at {} (API {})", socket.display(), version.git_version);
     Ok(ExitCode::SUCCESS)
 }

@@ -15,6 +15,7 @@ use super::wait;
 use crate::cli::{Apply, Output};
 use crate::config::Settings;
 use crate::manifests::{self, Item};
+use crate::print::say;
 use crate::{client, print};
 
 /// The name under which the command line owns fields.
@@ -52,7 +53,7 @@ pub(crate) async fn run(args: Apply, settings: &Settings) -> anyhow::Result<()> 
     let dry_run = args.dry_run.as_deref().filter(|kind| *kind != "none");
     if dry_run == Some("client") {
         for item in &items {
-            println!("{}/{} valid (dry run)", item.kind.singular(), item.name());
+            say!("{}/{} valid (dry run)", item.kind.singular(), item.name());
         }
         return Ok(());
     }
@@ -64,7 +65,7 @@ pub(crate) async fn run(args: Apply, settings: &Settings) -> anyhow::Result<()> 
         match args.output {
             None | Some(Output::Wide) => {
                 let suffix = if how.dry_run { " (server dry run)" } else { "" };
-                println!("{}/{} {}{suffix}", item.kind.singular(), item.name(), outcome.word());
+                say!("{}/{} {}{suffix}", item.kind.singular(), item.name(), outcome.word());
             }
             Some(output) => print::object(&object, item.kind, output)?,
         }
@@ -98,7 +99,8 @@ pub(super) fn check(items: &[Item]) -> anyhow::Result<()> {
         let mut sent = item.value.clone();
         strip_server_fields(&mut sent);
         for podd_api::Objection { path, message } in podd_api::check(&sent) {
-            objections.push(item.objection(&path, &message));
+            let fix = if message.ends_with("expected a string") { "; write it in quotes" } else { "" };
+            objections.push(item.objection(&path, &format!("{message}{fix}")));
         }
     }
     if objections.is_empty() {

@@ -8,6 +8,7 @@ use super::{api_error, objects, wait};
 use crate::cli::Delete;
 use crate::config::Settings;
 use crate::kinds::{Kind, targets};
+use crate::print::say;
 use crate::{client, manifests};
 
 /// One object to delete.
@@ -24,7 +25,7 @@ pub(crate) async fn run(args: Delete, settings: &Settings) -> anyhow::Result<()>
     if items.is_empty() && targets.is_empty() {
         bail!("name what to delete, or give manifests with -f");
     }
-    let client = client::connect_running(settings).await?;
+    let client = client::connect(settings).await?;
     let mut doomed: Vec<Doomed> = items
         .iter()
         .rev()
@@ -49,7 +50,7 @@ pub(crate) async fn run(args: Delete, settings: &Settings) -> anyhow::Result<()>
         doomed.extend(names.into_iter().map(|name| Doomed { kind: target.kind, namespace: namespace.clone(), name }));
     }
     if doomed.is_empty() {
-        println!("No resources found");
+        say!("No resources found");
         return Ok(());
     }
     let deadline = (!args.timeout.is_zero()).then(|| Instant::now() + args.timeout);
@@ -72,7 +73,7 @@ async fn delete(
         match request(&api, &one.name, grace).await {
             Ok(uid) => {
                 let how = if force { "force deleted" } else { "deleted" };
-                println!("{} \"{}\" {how}", one.kind.singular(), one.name);
+                say!("{} \"{}\" {how}", one.kind.singular(), one.name);
                 going.push((one, uid));
             }
             Err(kube::Error::Api(status)) if status.code == 404 && ignore_missing => {}

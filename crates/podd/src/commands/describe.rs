@@ -29,9 +29,9 @@ pub(crate) async fn run(args: Describe, settings: &Settings) -> anyhow::Result<(
         }
     }
     if blocks.is_empty() {
-        bail!("no resources found in namespace {}", args.namespace.namespace);
+        bail!("no resources found in {} namespace", args.namespace.namespace);
     }
-    print!("{}", blocks.join("\n\n"));
+    print::text(&blocks.join("\n\n"));
     Ok(())
 }
 

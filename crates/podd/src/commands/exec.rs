@@ -18,7 +18,7 @@ use crate::client;
 use crate::config::Settings;
 
 pub(crate) async fn run(args: Exec, settings: &Settings) -> anyhow::Result<ExitCode> {
-    let client = client::connect_running(settings).await?;
+    let client = client::connect(settings).await?;
     let pods: Api<Pod> = Api::namespaced(client, &args.namespace.namespace);
     let tty = args.tty && std::io::stdin().is_terminal();
     if args.tty && !tty {

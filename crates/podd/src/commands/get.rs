@@ -13,6 +13,7 @@ use crate::cli::{Get, Output};
 use crate::client;
 use crate::config::Settings;
 use crate::kinds::{Kind, Target, targets};
+use crate::print::say;
 use crate::print::{self, Columns};
 
 pub(crate) async fn run(args: Get, settings: &Settings) -> anyhow::Result<()> {
@@ -87,26 +88,26 @@ fn show(found: &[(&'static Kind, Vec<Value>)], args: &Get, one_by_name: bool) ->
         Some(Output::Name) => {
             for (kind, list) in found {
                 for object in list {
-                    println!("{}/{}", kind.singular(), object["metadata"]["name"].as_str().unwrap_or(""));
+                    say!("{}/{}", kind.singular(), object["metadata"]["name"].as_str().unwrap_or(""));
                 }
             }
             Ok(())
         }
         None | Some(Output::Wide) => {
             if count == 0 && !found.is_empty() {
-                let place = if args.all_namespaces {
+                let place = if args.all_namespaces || !found.iter().any(|(kind, _)| kind.namespaced) {
                     String::new()
                 } else {
-                    format!(" in namespace {}", args.namespace.namespace)
+                    format!(" in {} namespace", args.namespace.namespace)
                 };
                 eprintln!("No resources found{place}.");
             }
             let several = found.iter().filter(|(_, list)| !list.is_empty()).count() > 1;
             for (kind, list) in found.iter().filter(|(_, list)| !list.is_empty()) {
                 let columns = columns(kind, args, several);
-                print!("{}", print::table(kind, list, &columns, !args.no_headers));
+                print::text(&print::table(kind, list, &columns, !args.no_headers));
                 if several {
-                    println!();
+                    print::text("\n");
                 }
             }
             Ok(())
@@ -154,15 +155,12 @@ async fn watch(client: &kube::Client, target: &Target, args: &Get) -> anyhow::Re
                 print::object(&object, target.kind, args.output.unwrap_or(Output::Yaml))?
             }
             None | Some(Output::Wide) => {
-                print!(
-                    "{}",
-                    print::table(
-                        target.kind,
-                        std::slice::from_ref(&object),
-                        &columns(target.kind, args, false),
-                        header
-                    )
-                );
+                print::text(&print::table(
+                    target.kind,
+                    std::slice::from_ref(&object),
+                    &columns(target.kind, args, false),
+                    header,
+                ));
                 header = false;
             }
         }

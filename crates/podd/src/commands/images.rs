@@ -1,5 +1,6 @@
 //! `podd pull`, `images`, `rmi` over the agent's CRI socket, `load` over its own route.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::time::Duration;
 
@@ -9,13 +10,14 @@ use http_body_util::BodyExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use kube::client::Body;
 use podd_cri::ImageService as _;
-use podd_cri::v1::{AuthConfig, Image, ImageSpec, ListImagesRequest, PullImageRequest, RemoveImageRequest};
+use podd_cri::v1::{Image, ImageSpec, ListImagesRequest, RemoveImageRequest};
 use serde_json::{Value, json};
 
 use crate::cli::{Images, Load, Output, Pull, Rmi};
 use crate::client;
 use crate::config::Settings;
 use crate::print;
+use crate::print::say;
 
 /// How many characters of an image id a table shows.
 const SHORT_ID: usize = 12;
@@ -31,25 +33,58 @@ fn spec(image: &str) -> Option<ImageSpec> {
 }
 
 pub(crate) async fn pull(args: Pull, settings: &Settings) -> anyhow::Result<()> {
-    let cri = cri(settings).await?;
-    let auth = match args.creds.as_deref().map(|c| c.split_once(':')) {
-        None => None,
-        Some(Some((user, password))) => {
-            Some(AuthConfig { username: user.into(), password: password.into(), ..Default::default() })
-        }
-        Some(None) => bail!("--creds: write USER:PASSWORD"),
-    };
+    if args.creds.as_deref().is_some_and(|creds| !creds.contains(':')) {
+        bail!("--creds: write USER:PASSWORD");
+    }
+    let client = client::connect(settings).await?;
     for image in &args.images {
         let bar = if args.quiet { ProgressBar::hidden() } else { spinner(image) };
-        let progress = tokio::spawn(show_progress(settings.clone(), image.clone(), bar.clone()));
-        let request = PullImageRequest { image: spec(image), auth: auth.clone(), ..Default::default() };
-        let answer = cri.pull_image(tonic::Request::new(request)).await;
-        progress.abort();
+        let answer = pull_one(&client, image, args.creds.as_deref(), &bar).await;
         bar.finish_and_clear();
-        let answer = answer.map_err(|status| anyhow::anyhow!("{}", status.message()))?;
-        println!("{}", answer.into_inner().image_ref);
+        say!("{}", answer?);
     }
     Ok(())
+}
+
+/// Asks the agent to pull, shows how far it has come, and answers the image's id.
+async fn pull_one(
+    client: &kube::Client,
+    image: &str,
+    credentials: Option<&str>,
+    bar: &ProgressBar,
+) -> anyhow::Result<String> {
+    let body = serde_json::to_vec(&json!({"image": image, "credentials": credentials}))?;
+    let request = Request::post("/podd/v1/pull")
+        .header("content-type", "application/json")
+        .body(Body::from(body))
+        .context("build the request")?;
+    let response = client.send(request).await.map_err(super::api_error)?;
+    let ok = response.status().is_success();
+    let mut body = response.into_body();
+    if !ok {
+        let text = body.collect().await.context("read the answer")?.to_bytes();
+        bail!("{}", String::from_utf8_lossy(&text));
+    }
+    let mut layers: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    let mut pending = Vec::new();
+    while let Some(frame) = body.frame().await {
+        pending.extend_from_slice(frame.context("read the answer")?.data_ref().map_or(&[][..], |data| &data[..]));
+        while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+            let line: Value = serde_json::from_slice(&pending[..end]).context("read the answer")?;
+            pending.drain(..=end);
+            if let Some(id) = line["id"].as_str() {
+                return Ok(id.to_owned());
+            }
+            if let Some(error) = line["error"].as_str() {
+                bail!("{error}");
+            }
+            let count = |field: &str| line[field].as_u64().unwrap_or(0);
+            layers.insert(line["layer"].as_str().unwrap_or_default().to_owned(), (count("done"), count("total")));
+            let (done, total) = layers.values().fold((0, 0), |(d, t), (done, total)| (d + done, t + total));
+            bar.set_message(format!("pulling {image}: {} of {}", bytes(done), bytes(total)));
+        }
+    }
+    bail!("the agent ended before the image {image} was there")
 }
 
 fn spinner(image: &str) -> ProgressBar {
@@ -57,32 +92,6 @@ fn spinner(image: &str) -> ProgressBar {
     bar.set_style(ProgressStyle::default_spinner());
     bar.enable_steady_tick(Duration::from_millis(100));
     bar
-}
-
-/// Asks now and then how far the pull has come; ends by being aborted.
-async fn show_progress(settings: Settings, image: String, bar: ProgressBar) {
-    let client = client::over_unix(&settings.api_socket());
-    loop {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let Ok(request) = Request::get("/podd/v1/pulls").body(Body::empty()) else {
-            return;
-        };
-        let Ok(response) = client.send(request).await else {
-            continue;
-        };
-        let Ok(body) = response.into_body().collect().await else {
-            continue;
-        };
-        let Ok(pulls) = serde_json::from_slice::<Vec<Value>>(&body.to_bytes()) else {
-            continue;
-        };
-        if let Some(pull) = pulls.iter().find(|p| {
-            p["image"].as_str().is_some_and(|i| i == image || i.ends_with(&format!("/{image}")) || i.contains(&image))
-        }) {
-            let (done, total) = (pull["done"].as_u64().unwrap_or(0), pull["total"].as_u64().unwrap_or(0));
-            bar.set_message(format!("pulling {image}: {} of {}", bytes(done), bytes(total)));
-        }
-    }
 }
 
 pub(crate) async fn list(args: Images, settings: &Settings) -> anyhow::Result<()> {
@@ -102,11 +111,11 @@ pub(crate) async fn list(args: Images, settings: &Settings) -> anyhow::Result<()
     }
     if args.quiet {
         for image in &images {
-            println!("{}", image.id);
+            say!("{}", image.id);
         }
         return Ok(());
     }
-    print!("{}", print::plain(&rows(&images)));
+    print::text(&print::plain(&rows(&images)));
     Ok(())
 }
 
@@ -144,9 +153,9 @@ pub(crate) async fn remove(args: Rmi, settings: &Settings) -> anyhow::Result<()>
             .await
             .map_err(|s| anyhow::anyhow!("{}", s.message()))?;
         for tag in &found.repo_tags {
-            println!("untagged {tag}");
+            say!("untagged {tag}");
         }
-        println!("deleted {}", found.id);
+        say!("deleted {}", found.id);
     }
     Ok(())
 }
@@ -183,7 +192,7 @@ async fn send_load(client: &kube::Client, request: Request<Body>) -> anyhow::Res
         bail!("{}", String::from_utf8_lossy(&body));
     }
     for name in serde_json::from_slice::<Vec<String>>(&body).context("read the answer")? {
-        println!("loaded {name}");
+        say!("loaded {name}");
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::config::Settings;
 const CHUNK: usize = 64 << 10;
 
 pub(crate) async fn run(args: Logs, settings: &Settings) -> anyhow::Result<()> {
-    let client = client::connect_running(settings).await?;
+    let client = client::connect(settings).await?;
     let pods: Api<Pod> = Api::namespaced(client, &args.namespace.namespace);
     let params = LogParams {
         container: args.container_flag.or(args.container),

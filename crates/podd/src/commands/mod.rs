@@ -30,7 +30,9 @@ pub(crate) fn run(cli: Cli, settings: Settings) -> anyhow::Result<ExitCode> {
         Command::Cri(args) => done(daemon::cri(args, settings)),
         Command::Api(args) => done(daemon::api(args, settings)),
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "podd", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "podd", &mut script);
+            crate::print::text(&String::from_utf8_lossy(&script));
             Ok(ExitCode::SUCCESS)
         }
         command => tokio::runtime::Builder::new_current_thread()

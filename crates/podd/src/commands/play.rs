@@ -8,6 +8,7 @@ use super::{api_error, apply, objects, wait};
 use crate::cli::PlayKube;
 use crate::config::Settings;
 use crate::manifests::Item;
+use crate::print::say;
 use crate::{client, manifests};
 
 pub(crate) async fn run(args: PlayKube, settings: &Settings) -> anyhow::Result<()> {
@@ -33,7 +34,7 @@ pub(crate) async fn run(args: PlayKube, settings: &Settings) -> anyhow::Result<(
             eprintln!("{}/{} is there already and unchanged", item.kind.singular(), item.name());
         }
         if !args.quiet {
-            println!("{}/{}", item.kind.singular(), item.name());
+            say!("{}/{}", item.kind.singular(), item.name());
         }
     }
     if args.wait {
@@ -47,9 +48,9 @@ pub(crate) async fn run(args: PlayKube, settings: &Settings) -> anyhow::Result<(
 pub(crate) async fn down(files: &[String], namespace: &str, settings: &Settings) -> anyhow::Result<()> {
     let mut items = manifests::read(files, false).await?;
     apply::set_namespaces(&mut items, namespace);
-    let client = client::connect_running(settings).await?;
+    let client = client::connect(settings).await?;
     for name in remove(&client, &items, Removal::All).await? {
-        println!("{name} removed");
+        say!("{name} removed");
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::cli::{Output, Version};
 use crate::config::Settings;
+use crate::print::say;
 use crate::{client, print};
 
 pub(crate) async fn run(args: Version, settings: &Settings) -> anyhow::Result<()> {
@@ -23,11 +24,11 @@ pub(crate) async fn run(args: Version, settings: &Settings) -> anyhow::Result<()
         }
         return print::value(&value, output == Output::Json);
     }
-    println!("podd: {own}");
+    say!("podd: {own}");
     match server {
-        Some(server) => println!("API: {}", server.git_version),
+        Some(server) => say!("API: {}", server.git_version),
         None if args.client => {}
-        None => println!("API: no agent runs"),
+        None => say!("API: no agent runs"),
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::pin::pin;
 
 use anyhow::{Context as _, bail};
 use futures::{StreamExt as _, TryStreamExt as _};
-use kube::api::{Api, DynamicObject, ListParams};
+use kube::api::{Api, DynamicObject, ListParams, WatchEvent, WatchParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -13,6 +13,7 @@ use super::{api_error, apply::remaining, objects};
 use crate::cli::Wait;
 use crate::config::Settings;
 use crate::kinds::{Kind, targets};
+use crate::print::say;
 use crate::{client, print::jsonpath};
 
 /// What is waited for.
@@ -69,7 +70,7 @@ fn conditions(object: &Value) -> impl Iterator<Item = &Value> {
 
 pub(crate) async fn run(args: Wait, settings: &Settings) -> anyhow::Result<()> {
     let goal = Goal::parse(&args.condition)?;
-    let client = client::connect_running(settings).await?;
+    let client = client::connect(settings).await?;
     let deadline = Some(Instant::now() + args.timeout);
     let mut waited = 0;
     for target in targets(&args.targets)? {
@@ -91,7 +92,7 @@ pub(crate) async fn run(args: Wait, settings: &Settings) -> anyhow::Result<()> {
                 Goal::Created => "created",
                 _ => "condition met",
             };
-            println!("{}/{name} {done}", target.kind.singular());
+            say!("{}/{name} {done}", target.kind.singular());
         }
     }
     if waited == 0 && goal != Goal::Deleted {
@@ -112,7 +113,7 @@ pub(super) async fn until_ready(
     let api = objects(client, kind, namespace);
     let ready = Goal::Condition { name: "Ready".into(), value: "True".into() };
     let phase = |object: &Value| object["status"]["phase"].as_str().unwrap_or("").to_owned();
-    let result = watch(&api, name, deadline, |object| match object {
+    let result = watch_from(&api, name, pod.clone(), deadline, |object| match object {
         None => Some(Err("was deleted".into())),
         Some(o) if ready.met(Some(o)) || phase(o) == "Succeeded" => Some(Ok(())),
         Some(o) if phase(o) == "Failed" => Some(Err(format!("failed: {}", why(o)))),
@@ -187,6 +188,42 @@ async fn until(
 enum Seen<T> {
     Done(T),
     TimedOut(Option<Value>),
+}
+
+/// Follows one object from a state that the server has just answered: no list, no poll, and on the connection that is
+/// open already. A watch that ends without an answer is taken up by [`watch`].
+async fn watch_from<T>(
+    api: &Api<DynamicObject>,
+    name: &str,
+    object: Value,
+    deadline: Option<Instant>,
+    decide: impl Fn(Option<&Value>) -> Option<T>,
+) -> anyhow::Result<Seen<T>> {
+    if let Some(answer) = decide(Some(&object)) {
+        return Ok(Seen::Done(answer));
+    }
+    let version = object["metadata"]["resourceVersion"].as_str().unwrap_or("0").to_owned();
+    let params = WatchParams::default().fields(&format!("metadata.name={name}"));
+    let mut last = Some(object);
+    let Ok(Ok(events)) = tokio::time::timeout(remaining(deadline), api.watch(&params, &version)).await else {
+        return watch(api, name, deadline, decide).await;
+    };
+    let mut events = pin!(events);
+    loop {
+        let event = match tokio::time::timeout(remaining(deadline), events.try_next()).await {
+            Err(_) => return Ok(Seen::TimedOut(last)),
+            Ok(event) => event,
+        };
+        last = match event {
+            Ok(Some(WatchEvent::Added(object) | WatchEvent::Modified(object))) => Some(serde_json::to_value(&object)?),
+            Ok(Some(WatchEvent::Deleted(_))) => None,
+            Ok(Some(WatchEvent::Bookmark(_))) => continue,
+            Ok(Some(WatchEvent::Error(_)) | None) | Err(_) => return watch(api, name, deadline, decide).await,
+        };
+        if let Some(answer) = decide(last.as_ref()) {
+            return Ok(Seen::Done(answer));
+        }
+    }
 }
 
 /// Follows one object until `decide` has an answer or the deadline passes.

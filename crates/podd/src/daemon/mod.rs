@@ -68,7 +68,7 @@ pub(crate) fn cri(args: Cri, settings: Settings) -> anyhow::Result<()> {
         told(ending).await;
         served.end().await;
         runtime.close().await;
-        planes::shut_down_network(&runtime).await;
+        planes::shut_down(&runtime, &settings).await;
         Ok(())
     })
 }
@@ -150,7 +150,7 @@ async fn run_agent(args: Agent, settings: Settings) -> anyhow::Result<()> {
     }
     if let Some(runtime) = embedded {
         runtime.close().await;
-        planes::shut_down_network(&runtime).await;
+        planes::shut_down(&runtime, &settings).await;
     }
     stopped.context("stop the pods")
 }
@@ -177,18 +177,16 @@ fn ending_by_signal() -> anyhow::Result<watch::Receiver<Ending>> {
     Ok(receiver)
 }
 
-/// SIGTERM and SIGINT end the process; a terminal that goes away does not.
+/// SIGTERM, SIGINT and SIGHUP end the process; pods go on.
 fn listen_to_signals(ending: Arc<watch::Sender<Ending>>) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hang_up = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
-        loop {
-            // A signal that came while another was handled is still there.
-            tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                _ = hang_up.recv() => {}
-            }
+        // Any one will do; the others are not waited for any more.
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hang_up.recv() => {}
         }
         ending.send_replace(Ending::Leave);
     });

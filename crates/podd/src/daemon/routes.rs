@@ -1,5 +1,6 @@
 //! podd's own routes, for what Kubernetes has no object for: ending the agent, loading an archive.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,11 +9,17 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
+use futures::StreamExt as _;
+use podd_image::Credentials;
 use podd_runtime::Runtime;
 use serde::Deserialize;
-use tokio::sync::watch;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
 
 use super::Ending;
+
+/// Lines of progress that may wait for a client.
+const PROGRESS_LINES: usize = 64;
 
 /// What the routes work with.
 #[derive(Clone)]
@@ -23,7 +30,11 @@ pub(super) struct State {
 }
 
 pub(super) fn router(state: State) -> Router {
-    Router::new().route("/podd/v1/stop", post(stop)).route("/podd/v1/load", post(load)).with_state(state)
+    Router::new()
+        .route("/podd/v1/stop", post(stop))
+        .route("/podd/v1/load", post(load))
+        .route("/podd/v1/pull", post(pull))
+        .with_state(state)
 }
 
 #[derive(Deserialize)]
@@ -59,6 +70,51 @@ async fn load(Shared(state): Shared<State>, Json(LoadOptions { path }): Json<Loa
             (StatusCode::UNPROCESSABLE_ENTITY, format!("{error:#}")).into_response()
         }
     }
+}
+
+#[derive(Deserialize)]
+struct PullOptions {
+    image: String,
+    /// `USER:PASSWORD`.
+    credentials: Option<String>,
+}
+
+/// Pulls an image. The answer is lines of JSON: `{"layer", "done", "total"}` as bytes arrive, and at last `{"id"}` or
+/// `{"error"}`. A client that goes away ends the pull, unless somebody else waits for the same image.
+async fn pull(Shared(state): Shared<State>, Json(options): Json<PullOptions>) -> Response {
+    let Some(runtime) = state.runtime else {
+        return (StatusCode::NOT_IMPLEMENTED, "the runtime is another process").into_response();
+    };
+    let reference = match podd_image::Reference::parse(&options.image) {
+        Ok(reference) => reference,
+        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    };
+    let credentials = match options.credentials.as_deref().map(|text| text.split_once(':')) {
+        None => Credentials::Anonymous,
+        Some(Some((username, password))) => {
+            Credentials::Basic { username: username.to_owned(), password: password.to_owned() }
+        }
+        Some(None) => return (StatusCode::BAD_REQUEST, "credentials are USER:PASSWORD").into_response(),
+    };
+    let (lines, queue) = mpsc::channel::<Value>(PROGRESS_LINES);
+    let progress = lines.clone();
+    // A client that reads slowly misses some of the numbers; a later one says the same.
+    let sink: podd_image::ProgressSink = Arc::new(move |progressed: &podd_image::Progress| {
+        let layer = progressed.layer.to_string();
+        let _missed = progress.try_send(json!({"layer": layer, "done": progressed.done, "total": progressed.total}));
+    });
+    let work = async move {
+        let last = match runtime.images().pull(&reference, &credentials, Some(sink)).await {
+            Ok(image) => json!({"id": image.id.to_string()}),
+            Err(error) => json!({"error": format!("{:#}", anyhow::Error::new(error))}),
+        };
+        let _client_is_gone = lines.send(last).await;
+    };
+    let queue = tokio_stream::wrappers::ReceiverStream::new(queue).map(Some);
+    // The work is polled with the body and yields nothing itself.
+    let stream = futures::stream::select(queue, futures::stream::once(work).map(|()| None));
+    let body = stream.filter_map(|line| std::future::ready(line.map(|line| Ok::<_, Infallible>(format!("{line}\n")))));
+    axum::body::Body::from_stream(body).into_response()
 }
 
 /// The names that an image got, or its id.

@@ -152,7 +152,7 @@ fn state(title: &str, state: &Value, row: &mut impl FnMut(&str, &str)) {
         ("  Finished", "finishedAt"),
     ] {
         let value = &detail[field];
-        if !value.is_null() && !(field == "signal" && value == 0) {
+        if !(value.is_null() || field == "signal" && value == 0) {
             row(label, &text(value));
         }
     }

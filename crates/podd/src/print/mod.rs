@@ -5,6 +5,8 @@ pub(crate) mod jsonpath;
 mod pod;
 mod table;
 
+use std::io::Write as _;
+
 use serde_json::Value;
 
 use crate::cli::Output;
@@ -14,6 +16,27 @@ use crate::yaml;
 pub(crate) use describe::describe;
 pub(crate) use table::{Columns, plain, table};
 
+/// `println!` for what a command answers; see [`text`].
+macro_rules! say {
+    ($($part:tt)*) => { $crate::print::text(&format!("{}\n", format_args!($($part)*))) };
+}
+pub(crate) use say;
+
+/// The exit code of a program that SIGPIPE has ended.
+const BROKEN_PIPE: i32 = 141;
+
+/// Writes to standard output. A reader that has seen enough (`podd get pods | head -1`) ends the program without a word,
+/// as SIGPIPE does with others.
+pub(crate) fn text(text: &str) {
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        if error.kind() != std::io::ErrorKind::BrokenPipe {
+            eprintln!("error: write to standard output: {error}");
+        }
+        std::process::exit(BROKEN_PIPE);
+    }
+}
+
 /// The time by which ages are told.
 pub(crate) fn now() -> jiff::Timestamp {
     jiff::Timestamp::now()
@@ -22,9 +45,9 @@ pub(crate) fn now() -> jiff::Timestamp {
 /// Prints a value as JSON or YAML.
 pub(crate) fn value(value: &Value, json: bool) -> anyhow::Result<()> {
     if json {
-        println!("{}", serde_json::to_string_pretty(value)?);
+        say!("{}", serde_json::to_string_pretty(value)?);
     } else {
-        print!("{}", yaml::to_string(value)?);
+        text(&yaml::to_string(value)?);
     }
     Ok(())
 }
@@ -33,12 +56,12 @@ pub(crate) fn value(value: &Value, json: bool) -> anyhow::Result<()> {
 pub(crate) fn object(object: &Value, kind: &Kind, output: Output) -> anyhow::Result<()> {
     match output {
         Output::Name | Output::Wide => {
-            println!("{}/{}", kind.singular(), object["metadata"]["name"].as_str().unwrap_or(""));
+            say!("{}/{}", kind.singular(), object["metadata"]["name"].as_str().unwrap_or(""));
             Ok(())
         }
         Output::Json => value(object, true),
         Output::Yaml => {
-            println!("---");
+            say!("---");
             value(object, false)
         }
     }
