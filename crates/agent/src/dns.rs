@@ -61,7 +61,9 @@ fn parse(text: &str) -> DnsConfig {
         match words.next() {
             Some("nameserver") => config.servers.extend(words.next().map(str::to_owned)),
             // The last of the two wins; a search of "." alone is the root, as good as none.
-            Some("search" | "domain") => config.searches = owned(words).into_iter().filter(|name| name != ".").collect(),
+            Some("search" | "domain") => {
+                config.searches = owned(words).into_iter().filter(|name| name != ".").collect()
+            }
             Some("options") => config.options = owned(words),
             _ => {}
         }
@@ -88,7 +90,8 @@ mod tests {
 
     use super::*;
 
-    const NODE: &str = "# made by hand\nnameserver 192.0.2.1\nnameserver 192.0.2.2\nsearch example.com lan\noptions edns0\n";
+    const NODE: &str =
+        "# made by hand\nnameserver 192.0.2.1\nnameserver 192.0.2.2\nsearch example.com lan\noptions edns0\n";
 
     fn dns(spec: Value, servers: &[&str]) -> (Vec<String>, Vec<String>, Vec<String>) {
         let pod: Pod = serde_json::from_value(json!({"metadata": {"namespace": "shop"}, "spec": spec})).expect("a pod");
@@ -113,7 +116,11 @@ mod tests {
             (json!({"containers": [], "dnsPolicy": "Default"}), false),
         ];
         for (spec, cluster) in table {
-            assert_eq!(dns(spec.clone(), &["10.96.0.10"]), if cluster { of_cluster.clone() } else { of_node.clone() }, "{spec}");
+            assert_eq!(
+                dns(spec.clone(), &["10.96.0.10"]),
+                if cluster { of_cluster.clone() } else { of_node.clone() },
+                "{spec}"
+            );
             assert_eq!(dns(spec.clone(), &[]), of_node, "without a cluster's: {spec}");
         }
     }

@@ -53,7 +53,8 @@ fn render_aliases(aliases: &[HostAlias]) -> String {
     if aliases.is_empty() {
         return String::new();
     }
-    let line = |alias: &HostAlias| format!("{}\t{}\n", alias.ip, alias.hostnames.as_deref().unwrap_or_default().join("\t"));
+    let line =
+        |alias: &HostAlias| format!("{}\t{}\n", alias.ip, alias.hostnames.as_deref().unwrap_or_default().join("\t"));
     ALIASES.to_owned() + &aliases.iter().map(line).collect::<String>()
 }
 

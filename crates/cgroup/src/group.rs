@@ -152,6 +152,23 @@ impl Group {
         }
     }
 
+    /// Removes the group where nothing is in it, neither a process nor a child; elsewhere it stays. The top of the
+    /// hierarchy always stays.
+    pub fn remove_if_empty(&self) -> Result<()> {
+        if self.path.as_os_str().is_empty() {
+            return Ok(());
+        }
+        for dir in self.dirs() {
+            match fs::remove_dir(&dir) {
+                Ok(()) => {}
+                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ResourceBusy) => {}
+                Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                Err(e) => return Err(Error::io("remove", &dir, e)),
+            }
+        }
+        Ok(())
+    }
+
     /// The group's directory in the hierarchy of `controller`.
     pub(crate) fn dir(&self, controller: Controller) -> Option<PathBuf> {
         match &*self.hierarchy.layout {

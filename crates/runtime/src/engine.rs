@@ -92,13 +92,21 @@ impl Runtime {
         blocking(move || engine.flush()).await;
     }
 
-    /// Takes bridge, rules and sysctls of the instance away, when no sandbox is left.
+    /// Takes away what the instance has made of the machine for its sandboxes, when none is left: bridge, rules, sysctls,
+    /// control groups.
     ///
     /// # Errors
     /// When sandboxes are left, or the kernel refuses.
-    pub async fn shut_down_network(&self) -> Result<()> {
+    pub async fn shut_down(&self) -> Result<()> {
         let engine = Arc::clone(&self.engine);
-        blocking(move || network::shutdown(&engine.network)).await
+        blocking(move || {
+            network::shutdown(&engine.network)?;
+            let what = || "remove the shims' cgroup";
+            let root = engine.cgroups.group(&engine.config.cgroup_root).context(what)?;
+            engine.shim_group.remove_if_empty().context(what)?;
+            root.remove_if_empty().context(what)
+        })
+        .await
     }
 
     /// Who holds which port of the host in this instance.

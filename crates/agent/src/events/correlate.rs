@@ -104,7 +104,7 @@ impl Correlator {
             similar.messages.clear();
         }
         similar.last = Some(record.at);
-        if similar.messages.iter().any(|message| *message == record.message) {
+        if similar.messages.contains(&record.message) {
             return false;
         }
         if similar.messages.len() >= SIMILAR {

@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn records_are_parsed_and_everything_else_is_refused() {
-        let table: &[(&str, Option<(Stream, bool, &str)>)] = &[
+        let table = [
             ("stdout F hello world", Some((Stream::Stdout, false, "hello world"))),
             ("stderr P half", Some((Stream::Stderr, true, "half"))),
             ("stdout F ", Some((Stream::Stdout, false, ""))),
@@ -88,7 +88,7 @@ mod tests {
             let line = format!("{TIME} {rest}");
             let parsed = Record::parse(line.as_bytes());
             let found = parsed.map(|r| (r.stream, r.partial, std::str::from_utf8(r.content).expect("utf-8")));
-            assert_eq!(found, *expected, "{line:?}");
+            assert_eq!(found, expected, "{line:?}");
         }
         assert_eq!(Record::parse(b"hello there my friend"), None);
         assert_eq!(Record::parse(b""), None);

@@ -147,11 +147,8 @@ fn empty_one(top: &OwnedFd, name: &CStr, hoisted: &mut u64) -> Result<()> {
         Err(Errno::PERM) => thaw(top.as_fd(), name)?,
         Err(error) => return Err(error),
     }
-    let directory = match open_beneath(top.as_fd(), name) {
-        // The mode forbids nothing to root, but an immutable directory cannot lose entries.
-        Ok(directory) => directory,
-        Err(error) => return Err(error),
-    };
+    // The mode forbids nothing to root, but an immutable directory cannot lose entries.
+    let directory = open_beneath(top.as_fd(), name)?;
     let mut failed = None;
     for (child, is_directory) in list(directory.as_fd())? {
         let outcome =

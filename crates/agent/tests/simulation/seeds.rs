@@ -16,6 +16,8 @@ const SEEDS: u64 = 50;
 const DEEDS: usize = 30;
 /// The longest it may take until all is as it shall be: the longest back-off, and the slowest relist.
 const SETTLES: Duration = Duration::from_secs(700);
+/// The longest that one life may take by the machine's own clock; it takes a tenth of a second as a rule.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// What the end of a pod may take beyond its grace.
 const SLACK: Duration = Duration::from_secs(10);
 
@@ -73,12 +75,22 @@ fn a_life_from_a_given_seed() {
     live(asked.unwrap_or(13));
 }
 
-/// Lives one life, and prints its seed when it goes wrong.
+/// Lives one life, and prints its seed when it goes wrong, or when it comes to no end: a worker that spins holds the virtual
+/// clock.
 fn live(seed: u64) {
+    let (ended, end) = std::sync::mpsc::channel::<()>();
+    let watchdog = std::thread::spawn(move || {
+        if end.recv_timeout(PATIENCE) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("PODD_SEED={seed} spins: a_life_from_a_given_seed lives it again");
+            std::process::abort();
+        }
+    });
     let outcome = std::panic::catch_unwind(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         runtime.expect("a runtime").block_on(life(Dice(seed)));
     });
+    drop(ended);
+    watchdog.join().expect("the watchdog only waits");
     if let Err(panic) = outcome {
         eprintln!("this was PODD_SEED={seed}: a_life_from_a_given_seed lives it again");
         std::panic::resume_unwind(panic);

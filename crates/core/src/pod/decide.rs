@@ -147,7 +147,10 @@ impl<'a> Batch<'a> {
 
     /// Adds an action, or the time at which it may be tried again.
     pub(super) fn push(&mut self, action: Action) {
-        if self.may_try(&action.target()) {
+        // A stop that went well asks for a pause before the next stop, not before the removal.
+        let follows_a_stop = matches!(action, Action::RemoveSandbox { .. })
+            && self.memory.failures.get(&action.target()).is_some_and(|last| last.failure.is_none());
+        if follows_a_stop || self.may_try(&action.target()) {
             self.actions.push(action);
         }
     }

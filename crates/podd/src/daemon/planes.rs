@@ -62,10 +62,17 @@ pub(super) fn agent_config(settings: &Settings) -> podd_agent::Config {
     config
 }
 
-/// Takes bridge, rules and sysctls away when no pod is left; otherwise they stay for the pods.
-pub(super) async fn shut_down_network(runtime: &Runtime) {
-    if let Err(error) = runtime.shut_down_network().await {
+/// Takes bridge, rules, sysctls and control groups away when no pod is left; otherwise they stay for the pods. A group
+/// that `--cgroup-root` names goes too when nothing is in it.
+pub(super) async fn shut_down(runtime: &Runtime, settings: &Settings) {
+    if let Err(error) = runtime.shut_down().await {
         tracing::info!(reason = error.chain(), "the pods' network stays");
+        return;
+    }
+    let root = podd_cgroup::Hierarchy::detect("/")
+        .and_then(|groups| groups.group(settings.cgroup_root.trim_start_matches('/')));
+    if let Err(error) = root.and_then(|group| group.remove_if_empty()) {
+        tracing::debug!(%error, "the control group stays");
     }
 }
 

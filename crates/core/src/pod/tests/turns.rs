@@ -265,6 +265,20 @@ fn a_sandbox_that_does_not_serve_is_replaced_after_what_runs_in_it_was_stopped()
 }
 
 #[test]
+fn a_sandbox_is_removed_as_soon_as_it_has_stopped() {
+    let pod = pod("Always", &[], &["a"]);
+    let stopped = Observation {
+        sandboxes: vec![sandbox("s0", 0, SandboxState::NotReady)],
+        containers: vec![container("a", "s0", 0, exited(0, 20))],
+        resources: Resources::Prepared,
+        ..Default::default()
+    };
+    let mut memory = Memory { final_status_published: true, ..Memory::default() };
+    memory.ended(&Action::StopSandbox { id: "s0".into() }, &Ok(Outcome::Done), at(20));
+    check(&pod, &stop_at(30), &stopped, &memory, 20, "remove s0");
+}
+
+#[test]
 fn a_sandbox_serves_only_with_the_right_network_and_an_address() {
     let mut pod = pod("Always", &[], &["a"]);
     let ready = |change: fn(&mut SandboxSeen)| {

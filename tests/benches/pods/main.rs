@@ -3,7 +3,7 @@
 //!
 //! Peers are measured beside when they are installed (podman).
 
-#[path = "../tests/world/mod.rs"]
+#[path = "../../tests/world/mod.rs"]
 mod world;
 
 mod floor;
