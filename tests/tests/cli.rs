@@ -110,16 +110,16 @@ fn a_pod_goes_from_apply_to_delete() {
     for part in ["NAME", "READY", "web", "1/1", "Running", "10.85."] {
         assert!(row.ok().contains(part), "{part} is not in {}", row.stdout);
     }
-    // What `get` prints is taken back without a change.
-    let printed = node.podd(&["get", "pod", "web", "-o", "yaml"]);
-    let again = node.file("again.yaml", printed.ok());
-    assert_eq!(node.podd(&["apply", "-f", &again]).ok(), "pod/web unchanged\n");
     let labelled = node.file(
         "labelled.yaml",
         &sleeper("web").replace("trap", "echo hello; trap").replace("name: web}", "name: web, labels: {a: b}}"),
     );
     assert_eq!(node.podd(&["apply", "-f", &labelled]).ok(), "pod/web configured\n");
     assert_eq!(node.podd(&["get", "pods", "-l", "a=b", "-o", "name"]).ok(), "pod/web\n");
+    // What `get` prints is taken back without a change.
+    let printed = node.podd(&["get", "pod", "web", "-o", "yaml"]);
+    let again = node.file("again.yaml", printed.ok());
+    assert_eq!(node.podd(&["apply", "-f", &again]).ok(), "pod/web unchanged\n");
     assert_eq!(node.podd(&["logs", "web"]).ok(), "hello\n");
     assert!(node.podd(&["logs", "web", "--timestamps", "--tail=1"]).ok().trim_end().ends_with("Z hello"));
     let ran = node.podd(&["exec", "web", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
@@ -217,7 +217,10 @@ fn a_socket_that_a_killed_agent_left_is_replaced() {
 #[test]
 fn pods_go_on_when_the_agent_stops_and_end_when_it_is_told_so() {
     let mut node = Node::with_agent();
-    node.apply_and_wait(&sleeper("web"));
+    // One process that stays the same, beside the shim.
+    node.apply_and_wait(
+        &sleeper("web").replace("trap 'exit 0' TERM; while true; do sleep 0.1; done", "exec sleep 1000"),
+    );
     let links = |node: &Node| node.enter(&["/bin/busybox", "ip", "-o", "link"]).ok().to_owned();
     let running = node.processes();
     assert!(!running.is_empty());

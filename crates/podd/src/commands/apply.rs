@@ -137,17 +137,10 @@ pub(super) async fn send(client: &kube::Client, item: &Item, how: How) -> anyhow
     if !status.is_success() {
         bail!("{}", refusal(item, &body));
     }
-    let version = |object: &Value| object["metadata"]["resourceVersion"].as_str().map(str::to_owned);
+    // Not by resourceVersion: an apply that only takes part in the ownership of fields gives the object a new one.
     let outcome = match before {
         None => Outcome::Created,
-        Some(before) if how.dry_run => {
-            if same_apart_from_bookkeeping(&before, &body) {
-                Outcome::Unchanged
-            } else {
-                Outcome::Configured
-            }
-        }
-        Some(before) if version(&before) == version(&body) => Outcome::Unchanged,
+        Some(before) if same_apart_from_bookkeeping(&before, &body) => Outcome::Unchanged,
         Some(_) => Outcome::Configured,
     };
     Ok((outcome, body))
