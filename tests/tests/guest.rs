@@ -69,7 +69,11 @@ fn a_container_over_its_memory_limit_is_told_as_oomkilled_and_its_sibling_lives(
     guest.job("apply", include_str!("../guest/oom.sh"));
     let outcomes = guest.run()?;
     check(&outcomes)?;
-    let json = outcomes[0].output.split_once("@pod").context("the pod's JSON")?.1;
+    let (limits, json) = outcomes[0].output.split_once("@pod").context("the pod's JSON")?;
+    for limit in ["cpu.max: 50000 100000", "memory.max: 33554432"] {
+        let in_tier = |line: &str| line.starts_with("/sys/fs/cgroup/kubepods/burstable/pod") && line.ends_with(limit);
+        assert!(limits.lines().any(in_tier), "no container has {limit}:\n{limits}");
+    }
     let pod: Value = serde_json::from_str(json)?;
     let container = |name: &str| {
         let statuses = pod["status"]["containerStatuses"].as_array().into_iter().flatten();
