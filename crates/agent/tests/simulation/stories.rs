@@ -1,7 +1,8 @@
 //! Single stories, each with one thing to prove.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use podd_agent::worker::{Source, Update};
 use podd_core::pod::ContainerState;
 use podd_cri::fake::{Behaviour, Fault, OnStop, Pull};
 use tonic::Code;
@@ -43,7 +44,7 @@ async fn a_pod_comes_up_and_goes_away() {
 
     world.delete("uid-web", 30);
     world.until("gone", SOON, |w| w.is_gone("uid-web") && w.object("uid-web").is_none()).await;
-    assert!(world.dispatcher().pods().is_empty());
+    world.until("forgotten", SOON, |w| w.dispatcher().pods().is_empty()).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -256,4 +257,83 @@ async fn a_hundred_pods_start_together() {
     }
     let all = |w: &World| (0..100).all(|n| is_ready(w, &format!("uid-p{n}")));
     world.until("all up", Duration::from_secs(2), all).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_tell_the_story_in_the_kubelets_words() {
+    let mut world = World::new();
+    world.start_agent();
+    world.fake.behave("web", [Behaviour::exit_after(Duration::from_secs(1), 1)]);
+    world.apply(pod("web", "Always", &[], &["web"]));
+    world.until("restarted", SOON, |w| restarts(w, "uid-web") == 1).await;
+    world.pass(Duration::from_secs(2)).await;
+    world.delete("uid-web", 0);
+    world.until("gone", SOON, |w| w.is_gone("uid-web")).await;
+    let wanted = [
+        "Pulling: Pulling image \"web:1\"",
+        "Pulled: Successfully pulled image \"web:1\" in 0ms (0ms including waiting). Image size: 1048576 bytes.",
+        "Created: Container created",
+        "Started: Container started",
+        "Pulled: Container image \"web:1\" already present on machine",
+        "Created: Container created",
+        "Started: Container started",
+        "BackOff: Back-off restarting failed container web in pod web_default(uid-web)",
+    ];
+    assert_eq!(world.take_events(), wanted);
+
+    world.fake.behave("web", [Behaviour::start_error("no such file"), Behaviour::run_forever()]);
+    world.fake.fail("RunPodSandbox", 1, Code::Internal);
+    world.apply(pod("next", "Always", &[], &["web"]));
+    world.until("up", Duration::from_secs(60), is_running("uid-next")).await;
+    let sandbox = world.truth("uid-next").sandboxes[0].id.clone();
+    world.fake.lose_sandbox(&sandbox);
+    world.until("up again", Duration::from_secs(60), |w| restarts(w, "uid-next") == 2).await;
+    world.delete("uid-next", 1);
+    world.until("gone", SOON, |w| w.is_gone("uid-next")).await;
+    let events = world.take_events();
+    for wanted in [
+        "FailedCreatePodSandBox: Failed to create pod sandbox: RunPodSandbox was told to fail",
+        "Failed: Error: no such file",
+        "SandboxChanged: Pod sandbox changed, it will be killed and re-created.",
+        "Killing: Stopping container web",
+    ] {
+        assert!(events.iter().any(|event| event == wanted), "{wanted} in {events:#?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edited_static_pod_waits_for_the_one_before_it() {
+    let mut world = World::new();
+    world.start_agent();
+    world
+        .fake
+        .behave("web", [Behaviour::run_forever().on_stop(OnStop::Exit { after: Duration::from_secs(3), code: 0 })]);
+    let send = world.dispatcher().sender();
+    let old = pod("web", "Always", &[], &["web"]);
+    let mut new = old.clone();
+    new.metadata.uid = Some("uid-new".into());
+    send.send(Update::Applied(Source::File, Arc::new(old))).await.expect("open");
+    world.until("up", SOON, |w| running(w, "uid-web") == 1).await;
+    send.send(Update::Gone(Source::File, "uid-web".into())).await.expect("open");
+    send.send(Update::Applied(Source::File, Arc::new(new))).await.expect("open");
+    world.pass(Duration::from_secs(2)).await;
+    assert_eq!((running(&world, "uid-web"), running(&world, "uid-new")), (1, 0));
+    world.until("the new one runs", SOON, |w| running(w, "uid-new") == 1).await;
+    assert_eq!(running(&world, "uid-web"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_unknown_is_stopped_before_all_sources_have_told_all() {
+    let mut world = World::new();
+    world.start_agent();
+    world.apply(pod("web", "Always", &[], &["web"]));
+    world.until("up", SOON, is_running("uid-web")).await;
+    world.kill_agent();
+    world.delete_by_force("uid-web");
+    let dispatcher = world.another_dispatcher(vec![Source::Api, Source::File]);
+    dispatcher.sender().send(Update::Synced(Source::Api)).await.expect("open");
+    world.pass(Duration::from_secs(120)).await;
+    assert_eq!(running(&world, "uid-web"), 1, "the manifests were not read yet");
+    dispatcher.sender().send(Update::Synced(Source::File)).await.expect("open");
+    world.until("gone", SOON, |w| w.is_gone("uid-web")).await;
 }

@@ -16,7 +16,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use podd_agent::{
-    events::Recorder,
+    events::{Record, Recorder},
     worker::{Clock, Dispatcher, PodObjects, PodResources, Prepared, PublishError, Services, Settings, Source, Update},
 };
 use podd_core::{
@@ -45,6 +45,7 @@ pub(crate) struct World {
 struct Agent {
     dispatcher: Dispatcher,
     pump: tokio::task::JoinHandle<()>,
+    events: mpsc::Receiver<Record>,
 }
 
 /// What the API and the node keep.
@@ -89,10 +90,21 @@ impl World {
     /// Starts an agent, which hears of all objects and that this is all.
     pub(crate) fn start_agent(&mut self) {
         assert!(self.agent.is_none(), "one agent at a time");
-        let (runtime, images) = self.fake.services();
-        // Nobody reads the events: a full queue drops them.
+        // A full queue drops what nobody takes.
+        let (recorder, events) = Recorder::queue(1000);
+        let dispatcher = Dispatcher::start(self.services(recorder), vec![Source::Api]);
+        self.connect(dispatcher, events);
+    }
+
+    /// A dispatcher that hears of nothing by itself.
+    pub(crate) fn another_dispatcher(&self, sources: Vec<Source>) -> Dispatcher {
         let (recorder, _) = Recorder::queue(1);
-        let services = Services {
+        Dispatcher::start(self.services(recorder), sources)
+    }
+
+    fn services(&self, recorder: Recorder) -> Arc<Services> {
+        let (runtime, images) = self.fake.services();
+        Arc::new(Services {
             runtime,
             images,
             resources: self.inner.clone(),
@@ -113,8 +125,10 @@ impl World {
                 call_deadline: Duration::from_secs(20),
             },
             clock: self.clock,
-        };
-        let dispatcher = Dispatcher::start(Arc::new(services), vec![Source::Api]);
+        })
+    }
+
+    fn connect(&mut self, dispatcher: Dispatcher, events: mpsc::Receiver<Record>) {
         let (watch, mut changes) = mpsc::unbounded_channel();
         {
             let mut state = self.inner.state();
@@ -132,7 +146,7 @@ impl World {
                 }
             }
         });
-        self.agent = Some(Agent { dispatcher, pump });
+        self.agent = Some(Agent { dispatcher, pump, events });
     }
 
     /// The agent dies where it stands.
@@ -158,6 +172,13 @@ impl World {
 
     pub(crate) fn dispatcher(&self) -> &Dispatcher {
         &self.agent.as_ref().expect("an agent").dispatcher
+    }
+
+    /// What the agent recorded since the last time that this was asked, as `Reason: message`.
+    pub(crate) fn take_events(&mut self) -> Vec<String> {
+        let events = &mut self.agent.as_mut().expect("an agent").events;
+        let taken = std::iter::from_fn(|| events.try_recv().ok());
+        taken.map(|record| format!("{}: {}", record.reason, record.message)).collect()
     }
 
     /// Each write to the API and each preparation of the node fails when this says so.
