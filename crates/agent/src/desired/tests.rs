@@ -1,3 +1,5 @@
+//! Sources' changes and what comes of them.
+
 use serde_json::{Value, json};
 
 use super::*;

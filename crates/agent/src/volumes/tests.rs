@@ -1,3 +1,5 @@
+//! Volumes on a real file system.
+
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},

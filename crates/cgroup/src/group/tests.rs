@@ -1,3 +1,5 @@
+//! Groups on the machine's own hierarchies, and on a directory tree that stands in for v2.
+
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
 

@@ -1,3 +1,5 @@
+//! Every row of the table of limits, for both interfaces.
+
 use super::*;
 
 /// What a set of limits writes, as "file=value" lines.

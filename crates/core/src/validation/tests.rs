@@ -1,3 +1,5 @@
+//! What the rules object to, as tables of manifests.
+
 use serde_json::{Value, json};
 
 use super::*;

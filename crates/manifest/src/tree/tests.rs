@@ -1,3 +1,5 @@
+//! YAML as kubectl reads it.
+
 use proptest::prelude::*;
 use serde_json::json;
 

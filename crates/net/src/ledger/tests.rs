@@ -1,3 +1,5 @@
+//! Leases on disk: torn lines, crashes, and an address for one pod alone.
+
 use std::collections::HashSet;
 
 use proptest::prelude::*;

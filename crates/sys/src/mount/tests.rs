@@ -1,3 +1,5 @@
+//! Mounts in namespaces of the test's own.
+
 use std::fs;
 
 use rustix::fs::{Mode, OFlags};

@@ -1,3 +1,5 @@
+//! Links that point out, and paths that are not there.
+
 use std::fs;
 use std::os::unix::fs::symlink;
 

@@ -1,3 +1,5 @@
+//! The compiled filter against an interpreter, and in the kernel.
+
 use super::*;
 use crate::capability;
 

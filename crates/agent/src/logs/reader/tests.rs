@@ -1,3 +1,5 @@
+//! Logs read while they are written and rotated.
+
 use std::{
     fs::{self, File, OpenOptions},
     io::Write,

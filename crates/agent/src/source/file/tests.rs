@@ -1,3 +1,5 @@
+//! Directories of manifests, good and bad.
+
 use std::fs;
 
 use tempfile::TempDir;

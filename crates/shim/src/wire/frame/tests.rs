@@ -1,3 +1,5 @@
+//! Frames cut at every byte, descriptors that stay with theirs.
+
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
