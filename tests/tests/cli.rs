@@ -147,6 +147,27 @@ fn standard_input_reaches_a_command() {
 }
 
 #[test]
+fn a_command_on_a_terminal_ends_though_nobody_types() {
+    let node = Node::with_agent();
+    node.apply_and_wait(&sleeper("web"));
+    let line = format!("{} exec -it web -- sh -c 'tty; exit 5'", program(&node).display());
+    let mut command = node.command("timeout");
+    let mut child = command
+        .args(["20", "script", "-qec", &line, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("script (package bsdutils) runs");
+    // Held open: the command must not need its end.
+    let stdin = child.stdin.take();
+    let output = child.wait_with_output().expect("it ends");
+    drop(stdin);
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(5), "{shown}");
+    assert!(shown.contains("/dev/pts/0"), "{shown}");
+}
+
+#[test]
 fn a_dry_run_changes_nothing() {
     let node = Node::with_agent();
     let file = node.file("pod.yaml", &sleeper("web"));
@@ -199,6 +220,10 @@ fn the_command_line_starts_an_agent_and_says_so() {
     assert!(listed.stderr.contains("started the agent in the background"), "{}", listed.stderr);
     assert!(!node.podd(&["get", "nodes"]).stderr.contains("started"), "it is started once");
     node.podd(&["agent", "stop"]).ok();
+    // Stopped is stopped: the next one is not in its way.
+    assert!(node.podd(&["get", "nodes", "-o", "name"]).ok().starts_with("node/"));
+    node.podd(&["agent", "stop", "--pods"]).ok();
+    assert_eq!(node.enter(&["/bin/busybox", "ip", "-o", "link"]).ok().lines().count(), 1);
     assert_eq!(node.podd(&["agent", "status"]).code, 3);
 }
 

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::client;
 use crate::config::Settings;
+use crate::daemon::Lock;
 use crate::print::say;
 
 /// How often it is looked whether the agent is gone.
@@ -40,7 +41,8 @@ pub(crate) async fn stop(pods: bool, timeout: Duration, settings: &Settings) -> 
         bail!("{}", String::from_utf8_lossy(&text));
     }
     let deadline = Instant::now() + timeout;
-    while settings.api_socket().exists() && UnixStream::connect(&socket).await.is_ok() {
+    // The sockets go before the runtime and the network do; the lock is the last thing that an agent gives back.
+    while Lock::is_held(&settings.root) {
         if Instant::now() > deadline {
             bail!("the agent has not ended within {} s; see {}", timeout.as_secs(), settings.agent_log().display());
         }

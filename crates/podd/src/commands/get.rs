@@ -143,6 +143,7 @@ async fn watch(client: &kube::Client, target: &Target, args: &Get) -> anyhow::Re
     }
     let mut events = pin!(wait::changes(api, config));
     let mut header = !args.no_headers;
+    let mut widths = Vec::new();
     while let Some(event) = events.try_next().await? {
         let (watcher::Event::InitApply(object) | watcher::Event::Apply(object) | watcher::Event::Delete(object)) =
             event
@@ -155,12 +156,9 @@ async fn watch(client: &kube::Client, target: &Target, args: &Get) -> anyhow::Re
                 print::object(&object, target.kind, args.output.unwrap_or(Output::Yaml))?
             }
             None | Some(Output::Wide) => {
-                print::text(&print::table(
-                    target.kind,
-                    std::slice::from_ref(&object),
-                    &columns(target.kind, args, false),
-                    header,
-                ));
+                let rows =
+                    print::rows(target.kind, std::slice::from_ref(&object), &columns(target.kind, args, false), header);
+                print::text(&print::aligned(&rows, &mut widths));
                 header = false;
             }
         }

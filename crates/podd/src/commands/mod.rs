@@ -35,11 +35,14 @@ pub(crate) fn run(cli: Cli, settings: Settings) -> anyhow::Result<ExitCode> {
             crate::print::text(&String::from_utf8_lossy(&script));
             Ok(ExitCode::SUCCESS)
         }
-        command => tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("start the async runtime")?
-            .block_on(client_command(command, settings)),
+        command => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.context("start the async runtime")?;
+            let result = runtime.block_on(client_command(command, settings));
+            // A thread may be reading a terminal, which cannot be cancelled; nobody waits for what it reads.
+            runtime.shutdown_background();
+            result
+        }
     }
 }
 

@@ -29,6 +29,12 @@ impl Lock {
         file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).context("write the lock")?;
         Ok(Self(file))
     }
+
+    /// Whether somebody holds the lock of a directory.
+    pub(crate) fn is_held(root: &Path) -> bool {
+        let Ok(file) = File::open(root.join("lock")) else { return false };
+        flock(&file, FlockOperation::NonBlockingLockShared).is_err()
+    }
 }
 
 #[cfg(test)]
@@ -41,7 +47,9 @@ mod tests {
         let lock = Lock::take(&root).unwrap();
         let refused = Lock::take(&root).map(drop).unwrap_err().to_string();
         assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
+        assert!(Lock::is_held(&root));
         drop(lock);
+        assert!(!Lock::is_held(&root));
         assert!(Lock::take(&root).is_ok());
         std::fs::remove_dir_all(&root).unwrap();
     }

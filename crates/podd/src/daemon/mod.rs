@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use crate::cli::{Agent, Api, Cri};
 use crate::client;
 use crate::config::Settings;
-use lock::Lock;
+pub(crate) use lock::Lock;
 use socket::Served;
 
 /// Threads that serve. The kernel's work is done on others, so that two keep up with any machine's pods.

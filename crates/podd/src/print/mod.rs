@@ -14,7 +14,7 @@ use crate::kinds::Kind;
 use crate::yaml;
 
 pub(crate) use describe::describe;
-pub(crate) use table::{Columns, plain, table};
+pub(crate) use table::{Columns, aligned, plain, rows, table};
 
 /// `println!` for what a command answers; see [`text`].
 macro_rules! say {

@@ -69,6 +69,11 @@ fn columns_of(kind: &str) -> (&'static [Column], &'static [Column]) {
 
 /// A table of objects of one kind.
 pub(crate) fn table(kind: &Kind, objects: &[Value], columns: &Columns, header: bool) -> String {
+    plain(&rows(kind, objects, columns, header))
+}
+
+/// The cells of [`table`].
+pub(crate) fn rows(kind: &Kind, objects: &[Value], columns: &Columns, header: bool) -> Vec<Vec<String>> {
     let (always, wide) = columns_of(kind.kind);
     let shown: Vec<Column> = always.iter().chain(if columns.wide { wide } else { &[] }).copied().collect();
     // Events are told by what happened, not by their names.
@@ -94,14 +99,22 @@ pub(crate) fn table(kind: &Kind, objects: &[Value], columns: &Columns, header: b
         row.extend(columns.labels.then(|| labels(&meta["labels"])));
         rows.push(row);
     }
-    plain(&rows)
+    rows
 }
 
 /// Rows as text, columns aligned.
 pub(crate) fn plain(rows: &[Vec<String>]) -> String {
-    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |n: usize| rows.iter().filter_map(|row| row.get(n)).map(|cell| cell.chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..count).map(width).collect();
+    aligned(rows, &mut Vec::new())
+}
+
+/// Rows as text, at least as wide as the rows before them, whose widths are kept in `widths`.
+pub(crate) fn aligned(rows: &[Vec<String>], widths: &mut Vec<usize>) -> String {
+    for row in rows {
+        widths.resize(widths.len().max(row.len()), 0);
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
     let mut text = String::new();
     for row in rows {
         for (n, cell) in row.iter().enumerate() {
