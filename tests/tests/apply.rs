@@ -152,7 +152,10 @@ fn three_planes_are_three_processes() {
         Plane::start(&node, &["agent", "--api-socket", &socket, "--runtime-endpoint", &endpoint], "run/kubelet.sock");
     let file = node.file("pod.yaml", &pod("a", "", &format!("echo hello; {FOR_EVER}")));
     assert_eq!(node.podd(&["apply", "--wait", "--timeout=30s", "-f", &file]).ok(), "pod/a created\n");
-    assert_eq!(node.podd(&["logs", "a"]).ok(), "hello\n");
+    wait_for(SOON, "the log is there", || {
+        let log = node.podd(&["logs", "a"]);
+        if log.ok() == "hello\n" { Ok(()) } else { Err(log.stdout) }
+    });
     let ran = node.podd(&["exec", "a", "--", "sh", "-c", "echo in; exit 4"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (4, "in\n"), "{}", ran.stderr);
     assert_eq!(node.podd(&["delete", "-f", &file]).ok(), "pod \"a\" deleted\n");

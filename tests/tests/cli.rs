@@ -3,7 +3,7 @@
 
 use std::process::Stdio;
 
-use podd_tests::{Node, SOON, wait_for};
+use podd_tests::{Node, Output, SOON, wait_for};
 
 /// A pod that sleeps, and does not wait for its grace period.
 fn sleeper(name: &str) -> String {
@@ -11,6 +11,14 @@ fn sleeper(name: &str) -> String {
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  \
          - name: main\n    image: busybox:test\n    command: [sh, -c, \"trap 'exit 0' TERM; while true; do sleep 0.1; done\"]\n"
     )
+}
+
+/// Waits until the log says `wanted`: a container is Ready before it has said anything.
+fn logged(node: &Node, args: &[&str], wanted: &str) -> Output {
+    wait_for(SOON, &format!("{args:?} is {wanted:?}"), || {
+        let log = node.podd(args);
+        if log.ok() == wanted { Ok(log) } else { Err(log.stdout) }
+    })
 }
 
 #[test]
@@ -120,7 +128,7 @@ fn a_pod_goes_from_apply_to_delete() {
     let printed = node.podd(&["get", "pod", "web", "-o", "yaml"]);
     let again = node.file("again.yaml", printed.ok());
     assert_eq!(node.podd(&["apply", "-f", &again]).ok(), "pod/web unchanged\n");
-    assert_eq!(node.podd(&["logs", "web"]).ok(), "hello\n");
+    logged(&node, &["logs", "web"], "hello\n");
     assert!(node.podd(&["logs", "web", "--timestamps", "--tail=1"]).ok().trim_end().ends_with("Z hello"));
     let ran = node.podd(&["exec", "web", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (7, "out\n"));
@@ -165,6 +173,17 @@ fn a_command_on_a_terminal_ends_though_nobody_types() {
     let shown = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(5), "{shown}");
     assert!(shown.contains("/dev/pts/0"), "{shown}");
+}
+
+#[test]
+fn the_first_of_several_containers_is_meant_and_that_is_said() {
+    let node = Node::with_agent();
+    let side = "  - {name: side, image: busybox:test, command: [sh, -c, echo side; exec sleep 1000]}\n";
+    node.apply_and_wait(&format!("{}{side}", sleeper("web").replace("trap", "echo main; trap")));
+    let log = logged(&node, &["logs", "web"], "main\n");
+    assert_eq!(log.stderr, "Defaulted container \"main\" out of: main, side\n");
+    assert_eq!(logged(&node, &["logs", "web", "-c", "side"], "side\n").stderr, "");
+    assert!(node.podd(&["logs", "web", "-c", "none"]).refused().contains("container none is not valid for pod web"));
 }
 
 #[test]

@@ -24,15 +24,16 @@ pub(crate) async fn run(args: Exec, settings: &Settings) -> anyhow::Result<ExitC
     if args.tty && !tty {
         eprintln!("warning: standard input is no terminal; going on without one");
     }
+    let name = pod_name(&args.pod)?;
     let params = AttachParams {
-        container: args.container,
+        container: super::container_of(&pods, name, args.container).await?,
         stdin: args.stdin,
         stdout: true,
         stderr: !tty,
         tty,
         ..Default::default()
     };
-    let process = pods.exec(pod_name(&args.pod)?, &args.command, &params).await.map_err(api_error)?;
+    let process = pods.exec(name, &args.command, &params).await.map_err(api_error)?;
     let _raw = if tty { Some(RawTerminal::enter()?) } else { None };
     let status = converse(process, tty).await?;
     exit_code(status)

@@ -16,8 +16,9 @@ const CHUNK: usize = 64 << 10;
 pub(crate) async fn run(args: Logs, settings: &Settings) -> anyhow::Result<()> {
     let client = client::connect(settings).await?;
     let pods: Api<Pod> = Api::namespaced(client, &args.namespace.namespace);
+    let name = pod_name(&args.pod)?;
     let params = LogParams {
-        container: args.container_flag.or(args.container),
+        container: super::container_of(&pods, name, args.container_flag.or(args.container)).await?,
         follow: args.follow,
         previous: args.previous,
         tail_lines: (args.tail >= 0).then_some(args.tail),
@@ -26,7 +27,7 @@ pub(crate) async fn run(args: Logs, settings: &Settings) -> anyhow::Result<()> {
         limit_bytes: args.limit_bytes,
         ..Default::default()
     };
-    let mut log = std::pin::pin!(pods.log_stream(pod_name(&args.pod)?, &params).await.map_err(api_error)?);
+    let mut log = std::pin::pin!(pods.log_stream(name, &params).await.map_err(api_error)?);
     let mut out = tokio::io::stdout();
     let mut buffer = vec![0; CHUNK];
     loop {

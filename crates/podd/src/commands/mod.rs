@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::CommandFactory as _;
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DynamicObject};
 
 use crate::cli::{AgentAction, Cli, Command, KubeWhat, PlayWhat};
@@ -99,6 +100,26 @@ fn pod_name(text: &str) -> anyhow::Result<&str> {
         Some(("pod" | "pods" | "po", name)) => Ok(name),
         Some((other, _)) => anyhow::bail!("\"{other}\" has no containers of its own; name a pod"),
     }
+}
+
+/// The annotation that names the container meant when none is named, as kubectl has it.
+const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+
+/// The container that is meant: the one named, else the annotation's, else the first of several, which is said.
+async fn container_of(pods: &Api<Pod>, pod: &str, named: Option<String>) -> anyhow::Result<Option<String>> {
+    if named.is_some() {
+        return Ok(named);
+    }
+    let pod = pods.get(pod).await.map_err(api_error)?;
+    if let Some(name) = pod.metadata.annotations.as_ref().and_then(|all| all.get(DEFAULT_CONTAINER)) {
+        return Ok(Some(name.clone()));
+    }
+    let names: Vec<String> =
+        pod.spec.map(|spec| spec.containers.into_iter().map(|c| c.name).collect()).unwrap_or_default();
+    if let [first, _, ..] = names.as_slice() {
+        eprintln!("Defaulted container \"{first}\" out of: {}", names.join(", "));
+    }
+    Ok(names.into_iter().next())
 }
 
 /// What the API answered, in its own words.

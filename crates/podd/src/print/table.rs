@@ -204,6 +204,15 @@ mod tests {
     }
 
     #[test]
+    fn later_rows_keep_the_columns_of_earlier_ones() {
+        let row = |cells: [&str; 3]| vec![cells.map(str::to_owned).to_vec()];
+        let mut widths = Vec::new();
+        assert_eq!(aligned(&row(["NAME", "STATUS", "AGE"]), &mut widths), "NAME   STATUS   AGE\n");
+        assert_eq!(aligned(&row(["a", "Terminating", "1s"]), &mut widths), "a      Terminating   1s\n");
+        assert_eq!(aligned(&row(["b", "Running", "2s"]), &mut widths), "b      Running       2s\n");
+    }
+
+    #[test]
     fn ages_are_shortened_as_kubectl_does() {
         let table = [
             (0, "0s"),
