@@ -247,6 +247,39 @@ fn the_command_line_starts_an_agent_and_says_so() {
 }
 
 #[test]
+fn commands_that_start_an_agent_at_the_same_moment_share_one() {
+    let node = Node::new();
+    let outputs: Vec<Output> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| node.podd(&["get", "ns", "-o", "name"]))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    });
+    for output in outputs {
+        assert!(output.ok().contains("namespace/default\n"), "{}", output.stdout);
+    }
+    node.podd(&["agent", "stop", "--pods"]).ok();
+    assert_eq!(node.podd(&["agent", "status"]).code, 3, "a second agent was left");
+}
+
+#[test]
+fn an_agent_that_cannot_start_says_why() {
+    let node = Node::new();
+    node.file("config.toml", "[network]\nsubnet = \"nonsense\"\n");
+    let told = node.podd(&["get", "pods"]);
+    assert!(
+        told.refused().contains("the agent did not start") && told.stderr.contains("network.subnet \"nonsense\""),
+        "{}",
+        told.stderr
+    );
+    node.file("config.toml", "nonsense = 1\n");
+    let told = node.podd(&["get", "pods"]);
+    assert!(
+        told.refused().contains("config.toml") && told.stderr.contains("unknown field `nonsense`"),
+        "{}",
+        told.stderr
+    );
+}
+
+#[test]
 fn a_socket_that_a_killed_agent_left_is_replaced() {
     let mut node = Node::with_agent();
     node.apply_and_wait(&sleeper("web"));

@@ -18,6 +18,7 @@ use tokio::net::UnixStream;
 use tower::Layer as _;
 
 use crate::config::Settings;
+use crate::daemon::Lock;
 
 /// How long an agent may take until it answers.
 const START_DEADLINE: Duration = Duration::from_secs(20);
@@ -59,7 +60,10 @@ async fn start_agent(settings: &Settings, socket: &Path) -> anyhow::Result<()> {
             eprintln!("podd: started the agent in the background (log: {})", settings.agent_log().display());
             return Ok(());
         }
-        if let Some(status) = agent.try_wait().context("wait for the agent")? {
+        // Where the lock is held, another command has started an agent at the same moment, which is as good.
+        if let Some(status) = agent.try_wait().context("wait for the agent")?
+            && !Lock::is_held(&settings.root)
+        {
             bail!("the agent did not start ({status}):\n{}", log_tail(&settings.agent_log()));
         }
         if Instant::now() > deadline {
