@@ -13,9 +13,9 @@ demo: packages
 # Everything that is checked: format, lints, unit tests, black-box tests on the real kernel (as root).
 test: packages lint build
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		$(CARGO) nextest run --workspace; \
+		$(CARGO) nextest run --workspace --no-fail-fast; \
 	else \
-		$(CARGO) test --workspace; \
+		$(CARGO) test --workspace --no-fail-fast; \
 	fi
 
 lint:

@@ -189,6 +189,7 @@ pub(crate) static KINDS: &[Kind] = &[
         verdict: pod::verdict,
         default: pod::default,
         prepare_create: pod::prepare_create,
+        prepare_update: pod::prepare_update,
         validate: pod::validate,
         validate_update: pod::validate_update,
         grace: pod::grace,

@@ -53,6 +53,9 @@ pub(crate) struct Engine {
     closing: CancellationToken,
 }
 
+/// How long a shim that was ended may hold its cgroup.
+const GROUP_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
 impl Runtime {
     /// Opens the runtime of a configuration, and takes over what is there: containers that run are followed again, ends
     /// that came meanwhile are recorded, half-made and half-removed things are removed.
@@ -103,7 +106,8 @@ impl Runtime {
             network::shutdown(&engine.network)?;
             let what = || "remove the shims' cgroup";
             let root = engine.cgroups.group(&engine.config.cgroup_root).context(what)?;
-            engine.shim_group.remove_if_empty().context(what)?;
+            // The last shim may still be on its way out.
+            engine.shim_group.remove(GROUP_PATIENCE).context(what)?;
             root.remove_if_empty().context(what)
         })
         .await

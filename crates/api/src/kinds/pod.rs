@@ -46,6 +46,14 @@ pub(super) fn prepare_create(pod: &mut Value, context: &Context) {
     });
 }
 
+/// The node was chosen here and not by the client: a manifest that is silent of it says nothing about it, also after one
+/// that was printed with it has been applied.
+pub(super) fn prepare_update(pod: &mut Value, old: &Value) {
+    if pod["spec"].is_object() && pod["spec"]["nodeName"].is_null() && !old["spec"]["nodeName"].is_null() {
+        pod["spec"]["nodeName"] = old["spec"]["nodeName"].clone();
+    }
+}
+
 pub(super) fn validate(pod: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     match &typed(pod).spec {
@@ -69,4 +77,19 @@ pub(super) fn grace(pod: &Value, asked: Option<i64>, context: &Context) -> i64 {
     let own = || pod["spec"]["terminationGracePeriodSeconds"].as_i64();
     let seconds = asked.or_else(own).unwrap_or(defaults::GRACE_SECONDS);
     if seconds < 0 { 1 } else { seconds }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_node_stays_when_a_manifest_is_silent_of_it() {
+        let old = json!({"spec": {"nodeName": "n"}});
+        for (new, node) in [(json!({"spec": {}}), json!("n")), (json!({"spec": {"nodeName": "m"}}), json!("m"))] {
+            let mut pod = new;
+            prepare_update(&mut pod, &old);
+            assert_eq!(pod["spec"]["nodeName"], node);
+        }
+    }
 }
