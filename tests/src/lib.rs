@@ -10,7 +10,7 @@ mod output;
 
 use std::time::{Duration, Instant};
 
-pub use node::Node;
+pub use node::{Node, program};
 pub use output::Output;
 
 /// How long a test waits for what should happen at once, on a machine that has other things to do.

@@ -267,7 +267,7 @@ impl Drop for Node {
 }
 
 /// The program under test: `PODD_BIN`, or what was built beside this test.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     if let Some(path) = std::env::var_os("PODD_BIN") {
         return path.into();
     }

@@ -1,0 +1,107 @@
+//! Limits that bite, and the kubelet's numbers in the control groups.
+
+use podd_tests::{Node, SOON, image::BUSYBOX, wait_for};
+
+#[test]
+fn a_memory_limit_kills_its_container_and_spares_the_sibling() {
+    let node = Node::with_agent();
+    node.apply(&format!(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: greedy}}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 0
+  containers:
+    - name: eater
+      image: {BUSYBOX}
+      command: [sh, -c, "x=xxxxxxxxxxxxxxxx; while true; do x=$x$x; done"]
+      resources: {{limits: {{memory: 16Mi}}}}
+    - name: sibling
+      image: {BUSYBOX}
+      command: [sleep, "100000"]
+"#
+    ))
+    .ok();
+    node.wait_field("pod/greedy", "/status/containerStatuses/0/state/terminated/reason", "OOMKilled");
+    assert_eq!(node.field("pod/greedy", "/status/containerStatuses/0/state/terminated/exitCode"), "137");
+    assert_eq!(node.podd(&["exec", "greedy", "-c", "sibling", "--", "echo", "alive"]).ok(), "alive\n");
+    assert_eq!(node.field("pod/greedy", "/status/containerStatuses/1/restartCount"), "0");
+}
+
+#[test]
+fn a_cpu_limit_holds_a_container_back() {
+    let node = Node::with_agent();
+    node.apply_and_wait(&format!(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: busy}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+    - name: c
+      image: {BUSYBOX}
+      command: [sh, -c, "while true; do :; done"]
+      resources: {{limits: {{cpu: 100m}}}}
+"#
+    ));
+    wait_for(SOON, "the container is throttled", || {
+        let throttled: u64 = files(&node, "cpu.stat").iter().map(|text| number(text, "nr_throttled ")).sum();
+        if throttled >= 5 { Ok(()) } else { Err(format!("{throttled} times")) }
+    });
+    // Of five periods or more it ran a tenth each, whatever else the machine did.
+    let quotas = files(&node, "cpu.cfs_quota_us");
+    assert!(quotas.iter().any(|quota| quota.trim() == "10000"), "{quotas:?}");
+}
+
+#[test]
+fn control_groups_have_the_kubelets_numbers() {
+    let node = Node::with_agent();
+    for (name, resources, class, shares) in [
+        ("guaranteed", "{limits: {cpu: 100m, memory: 32Mi}}", "Guaranteed", "102"),
+        ("burstable", "{requests: {cpu: 50m}}", "Burstable", "51"),
+        ("besteffort", "{}", "BestEffort", "2"),
+    ] {
+        node.apply_and_wait(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n    \
+             - {{name: c, image: '{BUSYBOX}', command: [sleep, '100000'], resources: {resources}}}\n"
+        ));
+        assert_eq!(node.field(&format!("pod/{name}"), "/status/qosClass"), class);
+        let uid = node.field(&format!("pod/{name}"), "/metadata/uid");
+        let found: Vec<String> = files_where(&node, "cpu.shares", |path| path.contains(&uid));
+        assert_eq!(found.len(), 2, "a pod's group and its container's: {found:?}");
+        assert!(found.iter().all(|text| text.trim() == shares), "{name}: {found:?}");
+    }
+    let limits = files(&node, "memory.limit_in_bytes");
+    assert_eq!(limits.iter().filter(|text| text.trim() == "33554432").count(), 2, "{limits:?}");
+}
+
+/// The contents of every file of this name in the node's control groups (v1; the guest's tests look at v2).
+fn files(node: &Node, name: &str) -> Vec<String> {
+    files_where(node, name, |_| true)
+}
+
+fn files_where(node: &Node, name: &str, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut left = node.cgroups();
+    // Joint mounts show one group under several names.
+    left.retain(|top| !top.starts_with("/sys/fs/cgroup/cpu,cpuacct") && !top.starts_with("/sys/fs/cgroup/cpuacct"));
+    while let Some(group) = left.pop() {
+        for entry in std::fs::read_dir(&group).into_iter().flatten().filter_map(Result::ok) {
+            let path = entry.path();
+            if path.is_dir() {
+                left.push(path);
+            } else if path.ends_with(name) && wanted(&path.to_string_lossy()) {
+                found.extend(std::fs::read_to_string(path));
+            }
+        }
+    }
+    found
+}
+
+fn number(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|line| line.trim().parse().ok()).unwrap_or(0)
+}
