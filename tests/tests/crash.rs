@@ -40,7 +40,7 @@ fn a_start_that_was_cut_off_is_finished_once() {
     }
     let sleeping = node.processes().into_iter().filter(|pid| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.starts_with(b"sleep\0100000\0")
+        line.starts_with(b"sleep\x00100000\x00")
     });
     assert_eq!(sleeping.count(), 4, "each pod's container runs once");
 }
