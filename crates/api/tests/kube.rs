@@ -1,7 +1,11 @@
 //! The API as a `kube` client sees it, in process.
 
+use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api as Objects, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{
+    Api as Objects, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, ValidationDirective,
+    WatchEvent, WatchParams,
+};
 use podd_api::{Api, Config};
 use serde_json::json;
 
@@ -64,6 +68,77 @@ async fn objects_survive_a_shutdown_and_a_database_has_one_server() -> Tested {
     api.shutdown().await?;
     let api = Api::open(config).await?;
     assert_eq!(pods(&api).get("a").await?, made);
+    api.shutdown().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_sees_every_change_and_one_from_too_far_back_has_expired() -> Tested {
+    let directory = tempfile::tempdir()?;
+    let mut config = Config::new(directory.path().join("db"), "node");
+    config.history = 4;
+    let api = Api::open(config).await?;
+    let pods = pods(&api);
+    let start = pods.list(&ListParams::default()).await?.metadata.resource_version.unwrap_or_default();
+    let mut events = Box::pin(pods.watch(&WatchParams::default(), &start).await?);
+    pods.create(&PostParams::default(), &pod("a")).await?;
+    pods.patch("a", &PatchParams::default(), &Patch::Merge(json!({"metadata": {"labels": {"x": "1"}}}))).await?;
+    pods.delete("a", &DeleteParams::default().grace_period(0)).await?;
+    let mut seen = Vec::new();
+    while seen.last() != Some(&"deleted") {
+        let next = tokio::time::timeout(std::time::Duration::from_secs(10), events.try_next()).await??;
+        seen.push(match next.ok_or("the watch ended")? {
+            WatchEvent::Added(_) => "added",
+            WatchEvent::Modified(_) => "modified",
+            WatchEvent::Deleted(_) => "deleted",
+            WatchEvent::Bookmark(_) => continue,
+            WatchEvent::Error(status) => return Err(status.message.into()),
+        });
+    }
+    assert_eq!((seen.first(), seen.get(1)), (Some(&"added"), Some(&"modified")), "{seen:?}");
+    for n in 0..20 {
+        pods.create(&PostParams::default(), &pod(&format!("p{n}"))).await?;
+    }
+    let expired = match pods.watch(&WatchParams::default(), &start).await {
+        Err(kube::Error::Api(status)) => status.code,
+        Err(other) => return Err(other.into()),
+        Ok(events) => match Box::pin(events).try_next().await? {
+            Some(WatchEvent::Error(status)) => status.code,
+            other => return Err(format!("{other:?}").into()),
+        },
+    };
+    assert_eq!(expired, 410);
+    api.shutdown().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_pod_is_refused_with_its_causes_and_strictness_is_the_clients_choice() -> Tested {
+    let directory = tempfile::tempdir()?;
+    let api = Api::open(Config::new(directory.path().join("db"), "node")).await?;
+    let pods = pods(&api);
+    let mut bad = pod("a");
+    bad.spec.as_mut().ok_or("no spec")?.containers[0].name = "Not A Name".into();
+    let Err(kube::Error::Api(status)) = pods.create(&PostParams::default(), &bad).await else {
+        return Err("a bad pod was accepted".into());
+    };
+    let causes: Vec<String> = status.details.iter().flat_map(|d| &d.causes).map(|c| c.field.clone()).collect();
+    assert_eq!((status.code, causes), (422, vec!["spec.containers[0].name".to_owned()]));
+
+    pods.create(&PostParams::default(), &pod("a")).await?;
+    let unknown = Patch::Merge(json!({"spec": {"nonsense": 1}}));
+    let strict = PatchParams { field_validation: Some(ValidationDirective::Strict), ..PatchParams::default() };
+    assert!(matches!(code(pods.patch("a", &strict, &unknown).await), 400 | 422));
+    let lenient = PatchParams { field_validation: Some(ValidationDirective::Warn), ..PatchParams::default() };
+    assert_eq!(code(pods.patch("a", &lenient, &unknown).await), 200);
+
+    let apply = PatchParams::apply("one");
+    let labelled = |value: &str| {
+        Patch::Apply(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "labels": {"y": value}}}))
+    };
+    pods.patch("a", &apply, &labelled("1")).await?;
+    assert_eq!(code(pods.patch("a", &PatchParams::apply("two"), &labelled("2")).await), 409);
+    assert_eq!(code(pods.patch("a", &PatchParams::apply("two").force(), &labelled("2")).await), 200);
     api.shutdown().await?;
     Ok(())
 }
