@@ -3,8 +3,8 @@
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{
-    Api as Objects, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, ValidationDirective,
-    WatchEvent, WatchParams,
+    Api as Objects, DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams, Preconditions,
+    ValidationDirective, WatchEvent, WatchParams,
 };
 use podd_api::{Api, Config};
 use serde_json::json;
@@ -139,6 +139,17 @@ async fn a_bad_pod_is_refused_with_its_causes_and_strictness_is_the_clients_choi
     pods.patch("a", &apply, &labelled("1")).await?;
     assert_eq!(code(pods.patch("a", &PatchParams::apply("two"), &labelled("2")).await), 409);
     assert_eq!(code(pods.patch("a", &PatchParams::apply("two").force(), &labelled("2")).await), 200);
+    api.shutdown().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_are_unavailable_without_a_kubelet() -> Tested {
+    let directory = tempfile::tempdir()?;
+    let api = Api::open(Config::new(directory.path().join("db"), "node")).await?;
+    let pods = pods(&api);
+    pods.create(&PostParams::default(), &pod("a")).await?;
+    assert_eq!(code(pods.logs("a", &LogParams::default()).await), 503);
     api.shutdown().await?;
     Ok(())
 }
