@@ -5,7 +5,7 @@ use podd_tests::{Node, SOON, image::BUSYBOX, wait_for};
 /// A pod that serves busybox's page on port 8080.
 fn server(name: &str, ports: &str) -> String {
     format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n    \
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n    \
          - {{name: c, image: '{BUSYBOX}', command: [httpd, -f, -p, '8080', -h, /www], ports: [{ports}]}}\n"
     )
 }
