@@ -1,7 +1,7 @@
-//! From a manifest to what runs, through every plane: init containers, restarts, deletion while the agent was down, the
-//! three planes as three processes.
+//! From a manifest to what runs, through every plane: init containers, restarts, deletion while the agent was
+//! down.
 
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use podd_tests::{Node, SOON, wait_for};
 
@@ -102,71 +102,4 @@ fn a_static_manifest_runs_and_goes_with_its_file() {
         let seen = node.podd(&["get", "pod", &name]);
         if seen.stderr.contains("not found") { Ok(()) } else { Err(seen.stdout) }
     });
-}
-
-/// A plane of its own; ended with the value.
-struct Plane(Child);
-
-impl Plane {
-    fn start(node: &Node, args: &[&str], socket: &str) -> Self {
-        let mut command = node.command(podd());
-        let child = command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("podd runs");
-        let plane = Self(child);
-        let path = node.path().join(socket);
-        wait_for(SOON, &format!("{args:?} listens"), || {
-            std::os::unix::net::UnixStream::connect(&path).map(drop).map_err(|error| error.to_string())
-        });
-        plane
-    }
-
-    fn end(mut self) {
-        let pid = self.0.id().to_string();
-        assert!(Command::new("kill").arg(&pid).status().expect("kill runs").success());
-        let status = self.0.wait().expect("a child can be waited for");
-        assert!(status.success(), "{status}");
-    }
-}
-
-impl Drop for Plane {
-    fn drop(&mut self) {
-        let _may_have_ended = self.0.kill();
-        let _reaped = self.0.wait();
-    }
-}
-
-#[test]
-fn three_planes_are_three_processes() {
-    let node = Node::new();
-    let path = |name: &str| node.path().join(name).to_str().expect("a plain path").to_owned();
-    // CRI has no call to load an archive: an agent on the runtime's directories does it.
-    let elsewhere = ["--root", &path("root/cri"), "--run", &path("run/cri")];
-    let archive = podd_tests::image::busybox(node.path());
-    node.podd(&[&elsewhere[..], &["load", "-i", archive.to_str().expect("a plain path")]].concat()).ok();
-    node.podd(&[&elsewhere[..], &["agent", "stop", "--pods"]].concat()).ok();
-
-    let runtime = Plane::start(&node, &["cri"], "run/cri/cri.sock");
-    let api = Plane::start(&node, &["api"], "run/podd.sock");
-    let endpoint = format!("unix://{}", path("run/cri/cri.sock"));
-    let socket = path("run/podd.sock");
-    let agent =
-        Plane::start(&node, &["agent", "--api-socket", &socket, "--runtime-endpoint", &endpoint], "run/kubelet.sock");
-    let file = node.file("pod.yaml", &pod("a", "", &format!("echo hello; {FOR_EVER}")));
-    assert_eq!(node.podd(&["apply", "--wait", "--timeout=30s", "-f", &file]).ok(), "pod/a created\n");
-    wait_for(SOON, "the log is there", || {
-        let log = node.podd(&["logs", "a"]);
-        if log.ok() == "hello\n" { Ok(()) } else { Err(log.stdout) }
-    });
-    let ran = node.podd(&["exec", "a", "--", "sh", "-c", "echo in; exit 4"]);
-    assert_eq!((ran.code, ran.stdout.as_str()), (4, "in\n"), "{}", ran.stderr);
-    assert_eq!(node.podd(&["delete", "-f", &file]).ok(), "pod \"a\" deleted\n");
-    assert!(node.podd(&["get", "pod", "a"]).refused().contains("not found"));
-    agent.end();
-    api.end();
-    runtime.end();
-}
-
-fn podd() -> std::path::PathBuf {
-    let test = std::env::current_exe().expect("a test has a path");
-    let beside = test.parent().and_then(std::path::Path::parent).expect("target/<profile>/deps").join("podd");
-    std::env::var_os("PODD_BIN").map_or(beside, Into::into)
 }

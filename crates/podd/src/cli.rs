@@ -369,9 +369,15 @@ pub(crate) struct Rmi {
 
 #[derive(Args, Debug)]
 pub(crate) struct Load {
+    /// The archive, or - for standard input, which is the default
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<String>,
     /// The archive, or - for standard input
-    #[arg(short = 'i', long = "input", default_value = "-", value_name = "FILE")]
-    pub(crate) input: String,
+    #[arg(short = 'i', long = "input", value_name = "FILE", conflicts_with = "file")]
+    pub(crate) input: Option<String>,
+    /// Don't show progress
+    #[arg(short = 'q', long)]
+    pub(crate) quiet: bool,
 }
 
 #[derive(Args, Debug)]
@@ -520,6 +526,8 @@ mod tests {
             "podd images -q",
             "podd rmi a",
             "podd load -i a.tar",
+            "podd load -q a.tar",
+            "podd load -",
             "podd agent --instance x --root /a --run /b --cgroup-root /c",
             "podd agent stop --pods --timeout 5s",
             "podd agent --api-socket /a --runtime-endpoint unix:///b",

@@ -1,4 +1,7 @@
-//! The way from the command line to the API: a `kube::Client` over the agent's unix socket.
+//! The way from the command line to the API: a `kube::Client` over the agent's unix socket. podd's own routes on the same
+//! socket are [`own`]'s.
+
+pub(crate) mod own;
 
 use std::future::Future;
 use std::os::unix::fs::OpenOptionsExt as _;

@@ -1,20 +1,12 @@
-//! `podd pull`, `images`, `rmi` over the agent's CRI socket, `load` over its own route.
-
-use std::collections::BTreeMap;
-use std::io::Read as _;
-use std::time::Duration;
+//! `podd images` and `rmi`, over the agent's CRI socket.
 
 use anyhow::{Context as _, bail};
-use http::Request;
-use http_body_util::BodyExt as _;
-use indicatif::{ProgressBar, ProgressStyle};
-use kube::client::Body;
 use podd_cri::ImageService as _;
 use podd_cri::v1::{Image, ImageSpec, ListImagesRequest, RemoveImageRequest};
 use serde_json::{Value, json};
 
-use crate::cli::{Images, Load, Output, Pull, Rmi};
-use crate::client;
+use crate::cli::{Images, Output, Rmi};
+use crate::client::own;
 use crate::config::Settings;
 use crate::print;
 use crate::print::say;
@@ -23,75 +15,13 @@ use crate::print::say;
 const SHORT_ID: usize = 12;
 
 async fn cri(settings: &Settings) -> anyhow::Result<podd_cri::client::Client> {
-    client::connect(settings).await?;
+    own::agent_socket(settings).await?;
     let socket = settings.cri_socket();
     podd_cri::client::connect(&socket).await.with_context(|| format!("connect to {}", socket.display()))
 }
 
 fn spec(image: &str) -> Option<ImageSpec> {
     Some(ImageSpec { image: image.into(), user_specified_image: image.into(), ..Default::default() })
-}
-
-pub(crate) async fn pull(args: Pull, settings: &Settings) -> anyhow::Result<()> {
-    if args.creds.as_deref().is_some_and(|creds| !creds.contains(':')) {
-        bail!("--creds: write USER:PASSWORD");
-    }
-    let client = client::connect(settings).await?;
-    for image in &args.images {
-        let bar = if args.quiet { ProgressBar::hidden() } else { spinner(image) };
-        let answer = pull_one(&client, image, args.creds.as_deref(), &bar).await;
-        bar.finish_and_clear();
-        say!("{}", answer?);
-    }
-    Ok(())
-}
-
-/// Asks the agent to pull, shows how far it has come, and answers the image's id.
-async fn pull_one(
-    client: &kube::Client,
-    image: &str,
-    credentials: Option<&str>,
-    bar: &ProgressBar,
-) -> anyhow::Result<String> {
-    let body = serde_json::to_vec(&json!({"image": image, "credentials": credentials}))?;
-    let request = Request::post("/podd/v1/pull")
-        .header("content-type", "application/json")
-        .body(Body::from(body))
-        .context("build the request")?;
-    let response = client.send(request).await.map_err(super::api_error)?;
-    let ok = response.status().is_success();
-    let mut body = response.into_body();
-    if !ok {
-        let text = body.collect().await.context("read the answer")?.to_bytes();
-        bail!("{}", String::from_utf8_lossy(&text));
-    }
-    let mut layers: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-    let mut pending = Vec::new();
-    while let Some(frame) = body.frame().await {
-        pending.extend_from_slice(frame.context("read the answer")?.data_ref().map_or(&[][..], |data| &data[..]));
-        while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
-            let line: Value = serde_json::from_slice(&pending[..end]).context("read the answer")?;
-            pending.drain(..=end);
-            if let Some(id) = line["id"].as_str() {
-                return Ok(id.to_owned());
-            }
-            if let Some(error) = line["error"].as_str() {
-                bail!("{error}");
-            }
-            let count = |field: &str| line[field].as_u64().unwrap_or(0);
-            layers.insert(line["layer"].as_str().unwrap_or_default().to_owned(), (count("done"), count("total")));
-            let (done, total) = layers.values().fold((0, 0), |(d, t), (done, total)| (d + done, t + total));
-            bar.set_message(format!("pulling {image}: {} of {}", bytes(done), bytes(total)));
-        }
-    }
-    bail!("the agent ended before the image {image} was there")
-}
-
-fn spinner(image: &str) -> ProgressBar {
-    let bar = ProgressBar::new_spinner().with_message(format!("pulling {image}"));
-    bar.set_style(ProgressStyle::default_spinner());
-    bar.enable_steady_tick(Duration::from_millis(100));
-    bar
 }
 
 pub(crate) async fn list(args: Images, settings: &Settings) -> anyhow::Result<()> {
@@ -160,62 +90,8 @@ pub(crate) async fn remove(args: Rmi, settings: &Settings) -> anyhow::Result<()>
     Ok(())
 }
 
-pub(crate) async fn load(args: Load, settings: &Settings) -> anyhow::Result<()> {
-    let client = client::connect(settings).await?;
-    let request = if args.input == "-" {
-        let (path, keep) = spool_stdin(settings)?;
-        let request = load_request(&path);
-        let answer = send_load(&client, request?).await;
-        drop(keep);
-        return answer;
-    } else {
-        let path = std::fs::canonicalize(&args.input).with_context(|| format!("open {}", args.input))?;
-        load_request(&path)?
-    };
-    send_load(&client, request).await
-}
-
-/// The agent runs on this machine and reads the archive itself.
-fn load_request(path: &std::path::Path) -> anyhow::Result<Request<Body>> {
-    let body = serde_json::to_vec(&json!({"path": path}))?;
-    Request::post("/podd/v1/load")
-        .header("content-type", "application/json")
-        .body(Body::from(body))
-        .context("build the request")
-}
-
-async fn send_load(client: &kube::Client, request: Request<Body>) -> anyhow::Result<()> {
-    let response = client.send(request).await.map_err(super::api_error)?;
-    let ok = response.status().is_success();
-    let body = response.into_body().collect().await.context("read the answer")?.to_bytes();
-    if !ok {
-        bail!("{}", String::from_utf8_lossy(&body));
-    }
-    for name in serde_json::from_slice::<Vec<String>>(&body).context("read the answer")? {
-        say!("loaded {name}");
-    }
-    Ok(())
-}
-
-/// A temporary file that goes with this value.
-struct Spool(std::path::PathBuf);
-
-impl Drop for Spool {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-fn spool_stdin(settings: &Settings) -> anyhow::Result<(std::path::PathBuf, Spool)> {
-    let path = settings.root.join(format!("load-{}.tar", std::process::id()));
-    let mut file = std::fs::File::create_new(&path).with_context(|| format!("create {}", path.display()))?;
-    let spool = Spool(path.clone());
-    std::io::copy(&mut std::io::stdin().take(u64::MAX), &mut file).context("read standard input")?;
-    Ok((path, spool))
-}
-
 /// A size as people read it.
-fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     const UNITS: &[&str] = &["B", "kB", "MB", "GB", "TB"];
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     let mut amount = count as f64;

@@ -7,8 +7,10 @@ mod describe;
 mod exec;
 mod get;
 mod images;
+mod load;
 mod logs;
 mod play;
+mod pull;
 mod version;
 mod wait;
 
@@ -63,10 +65,10 @@ async fn client_command(command: Command, settings: Settings) -> anyhow::Result<
             KubeWhat::Play(args) => play::run(args, &settings).await?,
             KubeWhat::Down(args) => play::down(&args.files, &args.namespace.namespace, &settings).await?,
         },
-        Command::Pull(args) => images::pull(args, &settings).await?,
+        Command::Pull(args) => pull::run(args, &settings).await?,
         Command::Images(args) => images::list(args, &settings).await?,
         Command::Rmi(args) => images::remove(args, &settings).await?,
-        Command::Load(args) => images::load(args, &settings).await?,
+        Command::Load(args) => load::run(args, &settings).await?,
         Command::Version(args) => version::run(args, &settings).await?,
         Command::Agent(args) => match args.action {
             Some(AgentAction::Stop { pods, timeout }) => agent::stop(pods, timeout, &settings).await?,

@@ -1,11 +1,14 @@
 //! The composition root: which planes run in this process, what joins them, and in which order they end.
 //!
 //! ```text
-//! podd agent   API ◄─client─ agent ─CRI in process─► runtime      sockets: podd.sock, cri.sock
-//! podd agent --api-socket … --runtime-endpoint …     agent alone  socket:  kubelet.sock
-//! podd api                                           API alone    socket:  podd.sock
-//! podd cri                                           runtime alone socket: cri.sock
+//! podd agent   API ◄─client─ agent ─CRI in process─► runtime       sockets: podd.sock, cri.sock
+//! podd agent --api-socket … --runtime-endpoint …     agent alone   sockets: kubelet.sock, cri.sock (passed on)
+//! podd api                                           API alone     socket:  podd.sock
+//! podd cri                                           runtime alone sockets: cri.sock, cri.images.sock
 //! ```
+//!
+//! The command line needs to know of none of this: the node's runtime is always at the agent's `cri.sock`, and podd's own
+//! routes are always the agent's.
 
 mod lock;
 mod planes;
@@ -19,7 +22,6 @@ use anyhow::Context as _;
 use podd_agent::{Parts, StopPods};
 use podd_api::KubeletTransport;
 use podd_cri::streaming::Target;
-use podd_cri::{ImageService, RuntimeService};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -27,6 +29,7 @@ use crate::cli::{Agent, Api, Cri};
 use crate::client;
 use crate::config::Settings;
 pub(crate) use lock::Lock;
+use planes::RuntimePlane;
 use socket::Served;
 
 /// Threads that serve. The kernel's work is done on others, so that two keep up with any machine's pods.
@@ -65,8 +68,10 @@ pub(crate) fn cri(args: Cri, settings: Settings) -> anyhow::Result<()> {
         let runtime = planes::runtime(&settings).await?;
         let path = args.listen.unwrap_or_else(|| settings.cri_socket());
         let served = Served::cri(&path, runtime.clone(), runtime.clone()).await?;
+        let images = Served::http(&routes::images_socket(&path), routes::images(runtime.clone())).await?;
         told(ending).await;
         served.end().await;
+        images.end().await;
         runtime.close().await;
         planes::shut_down(&runtime, &settings).await;
         Ok(())
@@ -99,18 +104,9 @@ async fn run_agent(args: Agent, settings: Settings) -> anyhow::Result<()> {
     let (ending, told_to) = watch::channel(Ending::NotYet);
     let ending = Arc::new(ending);
     listen_to_signals(ending.clone())?;
-    let embedded = match args.runtime_endpoint {
-        Some(_) => None,
-        None => Some(planes::runtime(&settings).await?),
-    };
-    let (runtime, images): (Arc<dyn RuntimeService>, Arc<dyn ImageService>) = match (&embedded, &args.runtime_endpoint)
-    {
-        (Some(runtime), _) => (runtime.clone(), runtime.clone()),
-        (None, endpoint) => {
-            let path = podd_cri::client::socket_path(endpoint.as_deref().unwrap_or_default())?;
-            let remote = Arc::new(podd_cri::client::connect(path).await?);
-            (remote.clone(), remote)
-        }
+    let runtime = match &args.runtime_endpoint {
+        Some(endpoint) => RuntimePlane::remote(endpoint, &settings).await?,
+        None => RuntimePlane::embedded(&settings).await?,
     };
     let api = match args.api_socket {
         Some(_) => None,
@@ -120,13 +116,17 @@ async fn run_agent(args: Agent, settings: Settings) -> anyhow::Result<()> {
         (Some(api), _) => kube::Client::new(api.router(), "default"),
         (None, socket) => client::over_unix(socket.as_deref().unwrap_or(Path::new(""))),
     };
-    let parts =
-        Parts { config: planes::agent_config(&settings), client, runtime: runtime.clone(), images: images.clone() };
+    let parts = Parts {
+        config: planes::agent_config(&settings),
+        client,
+        runtime: runtime.runtime.clone(),
+        images: runtime.images.clone(),
+    };
     let agent = podd_agent::Agent::start(parts).await.context("start the agent")?;
-    let own = routes::router(routes::State { ending, runtime: embedded.clone() });
+    let own = routes::agent(ending).merge(runtime.routes);
     let mut served = Vec::new();
-    if embedded.is_some() {
-        served.push(Served::cri(&settings.cri_socket(), runtime, images).await?);
+    if runtime.serve_cri {
+        served.push(Served::cri(&settings.cri_socket(), runtime.runtime, runtime.images).await?);
     }
     match &api {
         Some(api) => {
@@ -148,7 +148,7 @@ async fn run_agent(args: Agent, settings: Settings) -> anyhow::Result<()> {
     for served in served {
         served.end().await;
     }
-    if let Some(runtime) = embedded {
+    if let Some(runtime) = runtime.embedded {
         runtime.close().await;
         planes::shut_down(&runtime, &settings).await;
     }

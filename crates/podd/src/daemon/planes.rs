@@ -5,8 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use axum::Router;
+use podd_cri::{ImageService, RuntimeService};
 use podd_runtime::{LogLimits, Runtime};
 
+use super::routes;
 use crate::config::{DEFAULT_SUBNET, Settings};
 
 /// A container's log is rotated at this size (the kubelet's `containerLogMaxSize`).
@@ -15,6 +18,46 @@ const LOG_SIZE: u64 = 10 << 20;
 const LOG_FILES: u32 = 5;
 /// The pods' network of `podd cri` where the configuration names none: not the agent's.
 const CRI_SUBNET: &str = "10.86.0.0/16";
+
+/// The runtime that an agent works with.
+pub(super) struct RuntimePlane {
+    pub(super) runtime: Arc<dyn RuntimeService>,
+    pub(super) images: Arc<dyn ImageService>,
+    /// podd's own routes for its images.
+    pub(super) routes: Router,
+    /// Whether the agent has to serve it on the node's CRI socket.
+    pub(super) serve_cri: bool,
+    /// The one in this process, which has to be closed.
+    pub(super) embedded: Option<Arc<Runtime>>,
+}
+
+impl RuntimePlane {
+    /// A runtime in this process.
+    pub(super) async fn embedded(settings: &Settings) -> anyhow::Result<Self> {
+        let runtime = runtime(settings).await?;
+        Ok(Self {
+            routes: routes::images(runtime.clone()),
+            runtime: runtime.clone(),
+            images: runtime.clone(),
+            serve_cri: true,
+            embedded: Some(runtime),
+        })
+    }
+
+    /// A runtime in another process, podd's or not. What comes to the node's CRI socket is passed on to it, unless it
+    /// listens there itself.
+    pub(super) async fn remote(endpoint: &str, settings: &Settings) -> anyhow::Result<Self> {
+        let path = podd_cri::client::socket_path(endpoint)?;
+        let remote = Arc::new(podd_cri::client::connect(&path).await?);
+        Ok(Self {
+            routes: routes::remote_images(remote.clone(), routes::images_socket(&path)),
+            runtime: remote.clone(),
+            images: remote,
+            serve_cri: path != settings.cri_socket(),
+            embedded: None,
+        })
+    }
+}
 
 /// The runtime of the agent, or of `podd cri`.
 pub(super) async fn runtime(settings: &Settings) -> anyhow::Result<Arc<Runtime>> {
