@@ -1,0 +1,57 @@
+//! Arguments of the commands about a container that runs.
+
+use clap::Args;
+
+use super::{Namespace, duration};
+
+#[derive(Args, Debug)]
+pub(crate) struct Logs {
+    /// The pod: NAME or pod/NAME
+    pub(crate) pod: String,
+    /// The container, where the pod has several
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) container: Option<String>,
+    #[command(flatten)]
+    pub(crate) namespace: Namespace,
+    /// The container, where the pod has several
+    #[arg(short = 'c', long = "container", conflicts_with = "container", value_name = "CONTAINER")]
+    pub(crate) container_flag: Option<String>,
+    /// Go on as the log grows
+    #[arg(short = 'f', long)]
+    pub(crate) follow: bool,
+    /// The log of the instance before this one
+    #[arg(short = 'p', long)]
+    pub(crate) previous: bool,
+    /// Only the last lines; -1 is all
+    #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
+    pub(crate) tail: i64,
+    /// The time before each line
+    #[arg(long)]
+    pub(crate) timestamps: bool,
+    /// Only lines newer than this (5s, 2m, 3h)
+    #[arg(long, value_parser = duration)]
+    pub(crate) since: Option<std::time::Duration>,
+    /// At most so many bytes
+    #[arg(long)]
+    pub(crate) limit_bytes: Option<i64>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Exec {
+    /// The pod: NAME or pod/NAME
+    pub(crate) pod: String,
+    #[command(flatten)]
+    pub(crate) namespace: Namespace,
+    /// The container, where the pod has several
+    #[arg(short = 'c', long)]
+    pub(crate) container: Option<String>,
+    /// Pass standard input on
+    #[arg(short = 'i', long)]
+    pub(crate) stdin: bool,
+    /// Give the command a terminal
+    #[arg(short = 't', long)]
+    pub(crate) tty: bool,
+    /// The command and its arguments, after --
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+}

@@ -1,0 +1,103 @@
+//! The command line, as clap reads it. What a command does is in [`crate::commands`].
+
+mod containers;
+mod duration;
+mod images;
+mod node;
+mod objects;
+mod play;
+#[cfg(test)]
+mod tests;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use containers::{Exec, Logs};
+pub(crate) use duration::duration;
+pub(crate) use images::{Images, Load, Pull, Rmi};
+pub(crate) use node::{Agent, AgentAction, Api, Cri, NodeArgs};
+pub(crate) use objects::{Apply, Delete, Describe, Get, Wait};
+pub(crate) use play::{Kube, KubeWhat, Play, PlayKube, PlayWhat};
+
+/// Runs Kubernetes Pods on one machine.
+#[derive(Parser, Debug)]
+#[command(name = "podd", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Make the objects of a manifest, or change them to match it
+    Apply(Apply),
+    /// Delete objects by manifest or by name
+    Delete(Delete),
+    /// Show objects
+    Get(Get),
+    /// Tell everything about objects
+    Describe(Describe),
+    /// Print the log of a container
+    Logs(Logs),
+    /// Run a command in a container
+    Exec(Exec),
+    /// Wait until objects meet a condition
+    Wait(Wait),
+    /// Play a manifest as podman does (`podd play kube FILE`)
+    Play(Play),
+    /// Kubernetes manifests as podman handles them (`podd kube play|down FILE`)
+    Kube(Kube),
+    /// Pull an image
+    Pull(Pull),
+    /// List images
+    Images(Images),
+    /// Remove images
+    Rmi(Rmi),
+    /// Load images from an OCI or Docker archive
+    Load(Load),
+    /// Run the node agent, or stop it
+    Agent(Agent),
+    /// Serve only the container runtime, for a kubelet or crictl
+    Cri(Cri),
+    /// Serve only the API, for an agent in another process
+    Api(Api),
+    /// Print the versions of this program and of the agent
+    Version(Version),
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// The namespace of objects.
+#[derive(Args, Debug, Clone, Default)]
+pub(crate) struct Namespace {
+    /// Namespace of the objects
+    #[arg(short = 'n', long, default_value = "default", env = "PODD_NAMESPACE")]
+    pub(crate) namespace: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Version {
+    /// The version of this program only
+    #[arg(long)]
+    pub(crate) client: bool,
+    /// Output format
+    #[arg(short = 'o', long, value_enum)]
+    pub(crate) output: Option<Output>,
+}
+
+/// How objects are printed.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// A table with more columns
+    Wide,
+    /// JSON
+    Json,
+    /// YAML
+    Yaml,
+    /// kind/name
+    Name,
+}
