@@ -143,6 +143,62 @@ fn a_pod_goes_from_apply_to_delete() {
 }
 
 #[test]
+fn a_manifest_that_was_printed_and_applied_leaves_the_short_one_in_charge() {
+    let node = Node::with_agent();
+    let short = node.file("pod.yaml", &sleeper("web").replace("name: web}", "name: web, labels: {a: b}}"));
+    node.podd(&["apply", "--wait", "-f", &short]).ok();
+    let uid = node.field("pod/web", "/metadata/uid");
+    let spec = node.field("pod/web", "/spec");
+    // podd owns every defaulted field now.
+    let printed = node.file("printed.yaml", node.podd(&["get", "pod", "web", "-o", "yaml"]).ok());
+    assert_eq!(node.podd(&["apply", "-f", &printed]).ok(), "pod/web unchanged\n");
+    // And drops them again, which gives them their defaults: nothing changes.
+    assert_eq!(node.podd(&["apply", "-f", &short]).ok(), "pod/web unchanged\n");
+    assert_eq!(node.field("pod/web", "/spec"), spec);
+    node.podd(&["apply", "-f", &printed]).ok();
+    let changed = node.file("changed.yaml", &sleeper("web").replace("name: web}", "name: web, labels: {c: d}}"));
+    assert_eq!(node.podd(&["apply", "-f", &changed]).ok(), "pod/web configured\n");
+    assert_eq!(node.field("pod/web", "/metadata/labels"), "{\"c\":\"d\"}");
+    assert_eq!((node.field("pod/web", "/metadata/uid"), node.field("pod/web", "/spec")), (uid, spec));
+    assert_eq!(node.field("pod/web", "/status/containerStatuses/0/restartCount"), "0");
+}
+
+#[test]
+fn what_is_typed_as_with_kubectl_is_answered_so() {
+    let node = Node::with_agent();
+    for nothing in [&["get", "pods"][..], &["get", "all"], &["describe", "pods", "-l", "a=b"]] {
+        let answer = node.podd(nothing);
+        assert_eq!((answer.ok(), answer.stderr.as_str()), ("", "No resources found in default namespace.\n"));
+    }
+    assert_eq!(node.podd(&["get", "pods", "-A"]).stderr, "No resources found\n");
+    node.apply_and_wait(&sleeper("web"));
+    let all = node.podd(&["get", "all", "--no-headers"]);
+    assert!(all.ok().starts_with("pod/web ") && !all.stdout.ends_with("\n\n"), "{}", all.stdout);
+    let several = node.podd(&["get", "pods,ns", "-n", ""]);
+    assert!(several.ok().starts_with("NAME ") && several.stdout.contains("\n\nNAME "), "{}", several.stdout);
+    let refused: &[(&[&str], &str)] = &[
+        (&["get", "-A", "pod", "web"], "a resource cannot be retrieved by name across all namespaces"),
+        (
+            &["wait", "pod/web", "--for=condition=Gone", "--timeout=0"],
+            "timed out waiting for the condition on pods/web",
+        ),
+        (&["wait", "pod", "-l", "a=b", "--for=condition=Ready"], "no matching resources found"),
+        (
+            &["delete", "pod", "web", "--force", "--grace-period=5"],
+            "--force and --grace-period greater than 0 cannot be specified together",
+        ),
+    ];
+    for (args, wanted) in refused {
+        let refusal = node.podd(args);
+        assert!(refusal.refused().contains(wanted), "{args:?}: {}", refusal.stderr);
+    }
+    let printed = node.podd(&["apply", "-f", &node.file("pod.yaml", &sleeper("web")), "-o", "yaml"]);
+    assert!(printed.ok().starts_with("apiVersion: v1\n"), "{}", printed.stdout);
+    assert_eq!(node.podd(&["delete", "--wait", "pod", "web", "--grace-period=0"]).ok(), "pod \"web\" deleted\n");
+    assert_eq!(node.podd(&["wait", "pod/web", "--for=delete"]).ok(), "pod/web condition met\n");
+}
+
+#[test]
 fn standard_input_reaches_a_command() {
     let node = Node::with_agent();
     node.apply_and_wait(&sleeper("web"));

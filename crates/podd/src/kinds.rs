@@ -17,6 +17,9 @@ pub(crate) struct Kind {
     pub(crate) rank: u8,
 }
 
+/// The category of what runs: of podd's kinds only pods.
+pub(crate) const ALL: &str = "all";
+
 /// Every kind that this version serves.
 pub(crate) const KINDS: &[Kind] = &[
     Kind {
@@ -47,7 +50,15 @@ pub(crate) const KINDS: &[Kind] = &[
         rank: 2,
     },
     Kind { kind: "Secret", group: "", version: "v1", plural: "secrets", names: &["secret"], namespaced: true, rank: 2 },
-    Kind { kind: "Pod", group: "", version: "v1", plural: "pods", names: &["pod", "po"], namespaced: true, rank: 3 },
+    Kind {
+        kind: "Pod",
+        group: "",
+        version: "v1",
+        plural: "pods",
+        names: &["pod", "po", ALL],
+        namespaced: true,
+        rank: 3,
+    },
     Kind {
         kind: "Event",
         group: "",

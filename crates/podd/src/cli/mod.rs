@@ -20,7 +20,14 @@ pub(crate) use play::{Kube, KubeWhat, Play, PlayKube, PlayWhat};
 
 /// Runs Kubernetes Pods on one machine.
 #[derive(Parser, Debug)]
-#[command(name = "podd", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "podd",
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    args_override_self = true,
+    arg_required_else_help = true
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) node: NodeArgs,
@@ -75,8 +82,17 @@ pub(crate) enum Command {
 #[derive(Args, Debug, Clone, Default)]
 pub(crate) struct Namespace {
     /// Namespace of the objects
-    #[arg(short = 'n', long, default_value = "default", env = "PODD_NAMESPACE")]
+    #[arg(short = 'n', long, default_value = DEFAULT_NAMESPACE, env = "PODD_NAMESPACE", value_parser = namespace)]
     pub(crate) namespace: String,
+}
+
+/// The namespace of objects when nobody names one.
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// An empty name is no name.
+#[expect(clippy::unnecessary_wraps, reason = "clap wants a result")]
+fn namespace(text: &str) -> Result<String, std::convert::Infallible> {
+    Ok(if text.is_empty() { DEFAULT_NAMESPACE } else { text }.to_owned())
 }
 
 #[derive(Args, Debug)]

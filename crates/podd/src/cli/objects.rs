@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::{Namespace, Output, duration};
+use crate::kinds;
 
 #[derive(Args, Debug)]
 pub(crate) struct Apply {
@@ -15,10 +16,10 @@ pub(crate) struct Apply {
     #[command(flatten)]
     pub(crate) namespace: Namespace,
     /// Check and show what would happen, change nothing
-    #[arg(long, num_args = 0..=1, default_missing_value = "server", value_parser = ["server", "client", "none"])]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "server", value_parser = ["server", "client", "none"])]
     pub(crate) dry_run: Option<String>,
     /// Wait until the pods are Ready (or have succeeded)
-    #[arg(long)]
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) wait: bool,
     /// How long to wait, in seconds or as 1m30s; 0 is for ever
     #[arg(long, default_value = "5m", value_parser = duration)]
@@ -44,7 +45,7 @@ pub(crate) struct Delete {
     pub(crate) recursive: bool,
     #[command(flatten)]
     pub(crate) namespace: Namespace,
-    /// Seconds between the stop signal and the kill
+    /// Seconds between the stop signal and the kill; 0 means 1 unless --force is said
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     pub(crate) grace_period: Option<i64>,
     /// Kill at once (with --grace-period=0)
@@ -60,7 +61,7 @@ pub(crate) struct Delete {
     #[arg(long)]
     pub(crate) ignore_not_found: bool,
     /// Return when the objects are gone
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) wait: bool,
     /// How long to wait; 0 is for ever
     #[arg(long, default_value = "0", value_parser = duration)]
@@ -98,6 +99,13 @@ pub(crate) struct Get {
     /// Don't object to what is not there
     #[arg(long)]
     pub(crate) ignore_not_found: bool,
+}
+
+impl Get {
+    /// Whether `all` was asked for, which may come to mean more kinds than one.
+    pub(crate) fn all_kinds(&self) -> bool {
+        self.targets.first().is_some_and(|word| word == kinds::ALL)
+    }
 }
 
 #[derive(Args, Debug)]

@@ -42,7 +42,7 @@ pub(crate) struct PlayKube {
     #[arg(long)]
     pub(crate) replace: bool,
     /// Start the pods
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) start: bool,
     /// Publish a port: [[IP:]HOSTPORT:]CONTAINERPORT[/PROTOCOL]; may be repeated
     #[arg(long, value_name = "PORT")]

@@ -18,6 +18,7 @@ fn what_people_type_is_understood() {
     let table = [
         "podd apply -f a.yaml -f b -R --wait --timeout 90s --dry-run=client -n x",
         "podd apply -f - --dry-run",
+        "podd apply -f a --wait=true --dry-run=none",
         "podd delete -f a.yaml --grace-period=0 --force --ignore-not-found",
         "podd delete pod a b --grace-period -1 --wait=false",
         "podd delete pods --all -l a=b",
@@ -51,6 +52,14 @@ fn what_people_type_is_understood() {
     }
     let Ok(Command::Exec(exec)) = read("podd exec a -- ls -l -t") else { panic!("no exec") };
     assert_eq!((exec.command.join(" ").as_str(), exec.tty), ("ls -l -t", false));
+    // A flag that may have a value has it after `=` only.
+    let Ok(Command::Delete(delete)) = read("podd delete --wait pod a") else { panic!("no delete") };
+    assert_eq!((delete.targets.join(" ").as_str(), delete.wait), ("pod a", true));
+    let Ok(Command::Apply(apply)) = read("podd apply --wait --dry-run -f a") else { panic!("no apply") };
+    assert_eq!((apply.wait, apply.dry_run.as_deref()), (true, Some("server")));
+    // The last one wins; an empty namespace is none.
+    let Ok(Command::Get(get)) = read("podd get pods -o wide -n x -o json -n ") else { panic!("no get") };
+    assert_eq!((get.output, get.namespace.namespace.as_str()), (Some(Output::Json), "default"));
 }
 
 #[test]

@@ -67,7 +67,7 @@ pub(crate) async fn run(args: Apply, settings: &Settings) -> anyhow::Result<()> 
                 let suffix = if how.dry_run { " (server dry run)" } else { "" };
                 say!("{}/{} {}{suffix}", item.kind.singular(), item.name(), outcome.word());
             }
-            Some(output) => print::object(&object, item.kind, output)?,
+            Some(output) => print::object(&object, item.kind, output, applied.is_empty())?,
         }
         applied.push(object);
     }

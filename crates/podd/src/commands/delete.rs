@@ -102,11 +102,12 @@ async fn request(api: &Api<DynamicObject>, name: &str, grace: Option<u32>) -> Re
 
 fn grace_seconds(args: &Delete) -> anyhow::Result<Option<u32>> {
     match (args.grace_period, args.force) {
-        (Some(0), false) => bail!("--grace-period=0 kills at once; say --force too"),
+        // As kubectl has it: a kill without a word needs --force.
+        (Some(0), false) => Ok(Some(1)),
         (None | Some(-1), true) => Ok(Some(0)),
         (None | Some(-1), false) => Ok(None),
         (Some(seconds), true) if seconds != 0 => {
-            bail!("--force and --grace-period={seconds} contradict each other")
+            bail!("--force and --grace-period greater than 0 cannot be specified together, and this is {seconds}")
         }
         (Some(seconds), _) => match u32::try_from(seconds) {
             Ok(seconds) => Ok(Some(seconds)),

@@ -1,6 +1,5 @@
 //! `podd describe`: an object with its events.
 
-use anyhow::bail;
 use kube::api::ListParams;
 use serde_json::Value;
 
@@ -29,7 +28,10 @@ pub(crate) async fn run(args: Describe, settings: &Settings) -> anyhow::Result<(
         }
     }
     if blocks.is_empty() {
-        bail!("no resources found in {} namespace", args.namespace.namespace);
+        let kinds = args.targets.first().map(|words| targets(std::slice::from_ref(words))).transpose()?;
+        let namespaced = kinds.unwrap_or_default().iter().any(|target| target.kind.namespaced);
+        eprintln!("{}", print::nothing_found(namespaced.then_some(&args.namespace.namespace)));
+        return Ok(());
     }
     print::text(&blocks.join("\n\n"));
     Ok(())

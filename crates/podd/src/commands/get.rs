@@ -18,6 +18,9 @@ use crate::print::{self, Columns};
 
 pub(crate) async fn run(args: Get, settings: &Settings) -> anyhow::Result<()> {
     let targets = targets(&args.targets)?;
+    if args.all_namespaces && targets.iter().any(|target| target.name.is_some()) {
+        bail!("a resource cannot be retrieved by name across all namespaces");
+    }
     let client = client::connect(settings).await?;
     if args.watch {
         let [target] = targets.as_slice() else { bail!("watch one kind, or one object, at a time") };
@@ -95,21 +98,14 @@ fn show(found: &[(&'static Kind, Vec<Value>)], args: &Get, one_by_name: bool) ->
         }
         None | Some(Output::Wide) => {
             if count == 0 && !found.is_empty() {
-                let place = if args.all_namespaces || !found.iter().any(|(kind, _)| kind.namespaced) {
-                    String::new()
-                } else {
-                    format!(" in {} namespace", args.namespace.namespace)
-                };
-                eprintln!("No resources found{place}.");
+                let namespaced = !args.all_namespaces && found.iter().any(|(kind, _)| kind.namespaced);
+                eprintln!("{}", print::nothing_found(namespaced.then_some(args.namespace.namespace.as_str())));
             }
             let several = found.iter().filter(|(_, list)| !list.is_empty()).count() > 1;
-            for (kind, list) in found.iter().filter(|(_, list)| !list.is_empty()) {
-                let columns = columns(kind, args, several);
-                print::text(&print::table(kind, list, &columns, !args.no_headers));
-                if several {
-                    print::text("\n");
-                }
-            }
+            let tables = found.iter().filter(|(_, list)| !list.is_empty()).map(|(kind, list)| {
+                print::table(kind, list, &columns(kind, args, several || args.all_kinds()), !args.no_headers)
+            });
+            print::text(&tables.collect::<Vec<_>>().join("\n"));
             Ok(())
         }
     }
@@ -142,7 +138,7 @@ async fn watch(client: &kube::Client, target: &Target, args: &Get) -> anyhow::Re
         config = config.labels(labels);
     }
     let mut events = pin!(wait::changes(api, config));
-    let mut header = !args.no_headers;
+    let (mut header, mut first) = (!args.no_headers, true);
     let mut widths = Vec::new();
     while let Some(event) = events.try_next().await? {
         let (watcher::Event::InitApply(object) | watcher::Event::Apply(object) | watcher::Event::Delete(object)) =
@@ -153,7 +149,8 @@ async fn watch(client: &kube::Client, target: &Target, args: &Get) -> anyhow::Re
         let object = serde_json::to_value(object)?;
         match args.output {
             Some(Output::Json | Output::Yaml | Output::Name) => {
-                print::object(&object, target.kind, args.output.unwrap_or(Output::Yaml))?
+                print::object(&object, target.kind, args.output.unwrap_or(Output::Yaml), first)?;
+                first = false;
             }
             None | Some(Output::Wide) => {
                 let rows =

@@ -87,16 +87,11 @@ pub(crate) async fn run(args: Wait, settings: &Settings) -> anyhow::Result<()> {
         for name in names {
             waited += 1;
             until(&api, target.kind, &name, &goal, deadline).await?;
-            let done = match &goal {
-                Goal::Deleted => "deleted",
-                Goal::Created => "created",
-                _ => "condition met",
-            };
-            say!("{}/{name} {done}", target.kind.singular());
+            say!("{}/{name} condition met", target.kind.singular());
         }
     }
     if waited == 0 && goal != Goal::Deleted {
-        bail!("no matching objects found");
+        bail!("no matching resources found");
     }
     Ok(())
 }
@@ -178,7 +173,7 @@ async fn until(
         Seen::Done(()) => Ok(()),
         Seen::TimedOut(last) => bail!(
             "timed out waiting for the condition on {}/{name}{}",
-            kind.singular(),
+            kind.plural,
             last.as_ref().map_or(String::new(), |o| format!(" ({})", why(o)))
         ),
     }

@@ -42,6 +42,14 @@ pub(crate) fn now() -> jiff::Timestamp {
     jiff::Timestamp::now()
 }
 
+/// What is said where objects were asked for and none is there.
+pub(crate) fn nothing_found(namespace: Option<&str>) -> String {
+    match namespace {
+        Some(namespace) => format!("No resources found in {namespace} namespace."),
+        None => "No resources found".into(),
+    }
+}
+
 /// Prints a value as JSON or YAML.
 pub(crate) fn value(value: &Value, json: bool) -> anyhow::Result<()> {
     if json {
@@ -52,8 +60,8 @@ pub(crate) fn value(value: &Value, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints one object in a format other than a table; YAML documents are set apart.
-pub(crate) fn object(object: &Value, kind: &Kind, output: Output) -> anyhow::Result<()> {
+/// Prints one object of several in a format other than a table; YAML documents are set apart.
+pub(crate) fn object(object: &Value, kind: &Kind, output: Output, first: bool) -> anyhow::Result<()> {
     match output {
         Output::Name | Output::Wide => {
             say!("{}/{}", kind.singular(), object["metadata"]["name"].as_str().unwrap_or(""));
@@ -61,7 +69,9 @@ pub(crate) fn object(object: &Value, kind: &Kind, output: Output) -> anyhow::Res
         }
         Output::Json => value(object, true),
         Output::Yaml => {
-            say!("---");
+            if !first {
+                say!("---");
+            }
             value(object, false)
         }
     }
