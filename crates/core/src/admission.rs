@@ -98,7 +98,7 @@ fn ports(pod: &Pod, others: &[&Pod]) -> Result<(), Refusal> {
             return Err(Refusal {
                 reason: "NodePorts".into(),
                 message: format!(
-                    "Pod was rejected: Predicate NodePorts failed: host port {} is held by pod {}",
+                    "Predicate NodePorts failed: host port {} is held by pod {}",
                     show(&wanted),
                     full_name(holder)
                 ),
@@ -139,7 +139,7 @@ fn resources(pod: &Pod, others: &[&Pod], allocatable: &Allocatable) -> Result<()
             return Err(Refusal {
                 reason: reason.into(),
                 message: format!(
-                    "Pod was rejected: Node didn't have enough resource: {resource}, \
+                    "Node didn't have enough resource: {resource}, \
                      requested: {requested}, used: {used}, capacity: {capacity}"
                 ),
             });
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(refusal.reason, "NodePorts");
         assert_eq!(
             refusal.message,
-            "Pod was rejected: Predicate NodePorts failed: \
+            "Predicate NodePorts failed: \
              host port 8080/TCP is held by pod default/holder"
         );
     }
@@ -231,16 +231,13 @@ mod tests {
             (asking("b", "500m", "512Mi"), None),
             (
                 asking("b", "501m", "1"),
-                Some((
-                    "OutOfcpu",
-                    "Pod was rejected: Node didn't have enough resource: cpu, requested: 501, used: 1500, capacity: 2000",
-                )),
+                Some(("OutOfcpu", "Node didn't have enough resource: cpu, requested: 501, used: 1500, capacity: 2000")),
             ),
             (
                 asking("b", "0", "513Mi"),
                 Some((
                     "OutOfmemory",
-                    "Pod was rejected: Node didn't have enough resource: memory, requested: 537919488, used: 536870912, capacity: 1073741824",
+                    "Node didn't have enough resource: memory, requested: 537919488, used: 536870912, capacity: 1073741824",
                 )),
             ),
         ];
