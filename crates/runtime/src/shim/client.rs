@@ -219,7 +219,8 @@ fn refused(error: ShimError) -> CriError {
         Kind::Unsupported => CriError::Unsupported(error.to_string()),
         Kind::Timeout => CriError::Deadline(error.to_string()),
         Kind::NotFound | Kind::AlreadyExists | Kind::ExecNotFound | Kind::ExecPermission | Kind::System => {
-            CriError::internal("in the shim", error)
+            let because = error.message.clone();
+            CriError::internal(ShimError { message: String::new(), ..error }.to_string(), because)
         }
     }
 }
