@@ -199,6 +199,30 @@ fn what_is_typed_as_with_kubectl_is_answered_so() {
 }
 
 #[test]
+fn a_watch_shows_changes_and_says_when_the_agent_goes_away() {
+    let mut node = Node::with_agent();
+    assert!(node.podd(&["get", "pod", "web", "-w"]).refused().contains("\"web\" not found"));
+    let refusal = node.podd(&["get", "pods", "-w", "--field-selector=a=b"]);
+    assert!(refusal.refused().contains("field label not supported: a"), "{}", refusal.stderr);
+    let shown = node.path().join("shown.txt");
+    let mut command = node.command("timeout");
+    command.arg("60").arg(program(&node)).args(["get", "pods", "-w"]).stderr(Stdio::piped());
+    let watch = command.stdout(std::fs::File::create(&shown).expect("a file")).spawn().expect("podd runs");
+    node.apply_and_wait(&sleeper("web"));
+    wait_for(SOON, "the pod is shown as running", || {
+        let text = std::fs::read_to_string(&shown).expect("the file is there");
+        if text.starts_with("NAME ") && text.contains(" Running ") { Ok(()) } else { Err(text) }
+    });
+    node.stop_agent(false).ok();
+    let output = watch.wait_with_output().expect("it ends");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(
+        (output.status.code(), &*told),
+        (Some(1), "error: the agent has gone away; what is watched may go on\n")
+    );
+}
+
+#[test]
 fn standard_input_reaches_a_command() {
     let node = Node::with_agent();
     node.apply_and_wait(&sleeper("web"));

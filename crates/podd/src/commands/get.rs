@@ -130,6 +130,8 @@ async fn watch(client: &kube::Client, target: &Target, args: &Get) -> anyhow::Re
     };
     let mut config = watcher::Config::default();
     if let Some(name) = &target.name {
+        // What is not there is a mistake; what is created later is for `podd wait --for=create`.
+        api.get(name).await.map_err(api_error)?;
         config = config.fields(&format!("metadata.name={name}"));
     } else if let Some(fields) = &args.field_selector {
         config = config.fields(fields);
@@ -140,7 +142,7 @@ async fn watch(client: &kube::Client, target: &Target, args: &Get) -> anyhow::Re
     let mut events = pin!(wait::changes(api, config));
     let (mut header, mut first) = (!args.no_headers, true);
     let mut widths = Vec::new();
-    while let Some(event) = events.try_next().await? {
+    while let Some(event) = events.try_next().await.map_err(wait::watch_error)? {
         let (watcher::Event::InitApply(object) | watcher::Event::Apply(object) | watcher::Event::Delete(object)) =
             event
         else {

@@ -247,7 +247,7 @@ async fn watch<T>(
             // The watcher comes back by itself; an agent that is gone is told at the deadline.
             Err(error) => {
                 if deadline.is_none() {
-                    return Err(anyhow::Error::new(error).context("watch"));
+                    return Err(watch_error(error));
                 }
                 continue;
             }
@@ -257,6 +257,16 @@ async fn watch<T>(
         {
             return Ok(Seen::Done(answer));
         }
+    }
+}
+
+/// Why a watch cannot go on: what the API answered, or that it is gone.
+pub(super) fn watch_error(error: watcher::Error) -> anyhow::Error {
+    match error {
+        watcher::Error::InitialListFailed(error @ kube::Error::Api(_))
+        | watcher::Error::WatchStartFailed(error @ kube::Error::Api(_)) => api_error(error),
+        watcher::Error::WatchError(status) => anyhow::anyhow!("{}", status.message),
+        _ => anyhow::anyhow!("the agent has gone away; what is watched may go on"),
     }
 }
 
