@@ -210,6 +210,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_log_that_goes_with_its_pod_ends_without_an_error() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let live = directory.path().join("0.log");
+        std::fs::write(&live, record("all")).expect("written");
+        // It still counts as running when its directory goes.
+        let mut answers = [true].into_iter();
+        let running: IsRunning = Box::new(move || Box::pin(std::future::ready(answers.next().unwrap_or(false))));
+        let selection = Selection { follow: true, ..Default::default() };
+        let mut stream = Box::pin(stream(&live, selection, running).await.expect("open"));
+        assert_eq!(next(&mut stream).await, "all\n");
+        directory.close().expect("removed");
+        let end = tokio::time::timeout(Duration::from_secs(10), stream.next()).await.expect("in time");
+        assert!(end.is_none(), "{end:?}");
+    }
+
+    #[tokio::test]
     async fn a_log_that_was_never_there_is_an_error_at_once() {
         let opened =
             stream(Path::new("/nowhere/0.log"), Selection::default(), Box::new(|| Box::pin(async { true }))).await;

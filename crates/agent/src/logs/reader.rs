@@ -150,7 +150,11 @@ impl Reader {
     fn find_next(&mut self) -> io::Result<bool> {
         let Some(current) = &mut self.current else { return Ok(false) };
         if self.next.is_empty() && files::is_rotated(&self.live, &current.log)? {
-            let files = files::open_all(&self.live)?;
+            let files = match files::open_all(&self.live) {
+                // The log went with its pod; what was open is read, and no more comes.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+                files => files?,
+            };
             // Files are removed from the oldest on: where ours is gone, all that remain are later.
             let after = files.iter().position(|file| file.id == current.log.id).map_or(0, |index| index + 1);
             self.next = files.into_iter().skip(after).collect();
