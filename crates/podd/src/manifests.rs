@@ -114,7 +114,8 @@ fn directory(path: &Path, recursive: bool, found: &mut Vec<PathBuf>) -> anyhow::
     for entry in read(path).with_context(|| format!("read {}", path.display()))? {
         let extension = entry.extension().and_then(|e| e.to_str()).unwrap_or_default();
         if entry.is_dir() {
-            if recursive {
+            // A link to a directory is not followed, as kubectl does not: it may lead round in a circle.
+            if recursive && !entry.is_symlink() {
                 directory(&entry, true, found)?;
             }
         } else if EXTENSIONS.contains(&extension) {
@@ -138,7 +139,9 @@ async fn download(url: &str) -> anyhow::Result<Vec<u8>> {
     // Only here: the way to the agent is a unix socket, and needs none.
     let _there_already = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().timeout(std::time::Duration::from_secs(60)).build().with_context(what)?;
-    let mut response = client.get(url).send().await.with_context(what)?.error_for_status().with_context(what)?;
+    // The address is in our words already.
+    let response = client.get(url).send().await.and_then(reqwest::Response::error_for_status);
+    let mut response = response.map_err(reqwest::Error::without_url).with_context(what)?;
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await.with_context(what)? {
         bytes.extend_from_slice(&chunk);
@@ -234,6 +237,24 @@ mod tests {
             "{}",
             items[1].objection("metadata.name", "no")
         );
+    }
+
+    #[test]
+    fn directories_are_read_in_order_and_links_to_them_not() {
+        let top = std::env::temp_dir().join(format!("podd-manifests-{}", std::process::id()));
+        std::fs::create_dir_all(top.join("sub")).unwrap();
+        for name in ["b.yaml", "a.json", "readme.txt", "sub/c.yml"] {
+            std::fs::write(top.join(name), "").unwrap();
+        }
+        std::os::unix::fs::symlink(".", top.join("sub/round")).unwrap();
+        let names = |recursive| {
+            let mut found = Vec::new();
+            directory(&top, recursive, &mut found).unwrap();
+            found.iter().map(|path| path.strip_prefix(&top).unwrap().display().to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(false), ["a.json", "b.yaml"]);
+        assert_eq!(names(true), ["a.json", "b.yaml", "sub/c.yml"]);
+        std::fs::remove_dir_all(&top).unwrap();
     }
 
     #[test]
