@@ -118,6 +118,19 @@ fn image_commands_and_the_agents_end_work_across_processes() {
 }
 
 #[test]
+fn a_plane_that_cannot_listen_leaves_nothing() {
+    let node = Node::new();
+    let refusal = node.podd(&["cri", "--listen", text(&node.path().join("missing/cri.sock"))]);
+    assert!(refusal.refused().contains("missing/cri"), "{}", refusal.stderr);
+    assert!(node.cgroups().is_empty(), "{:?}", node.cgroups());
+    // What is no socket is not replaced.
+    node.file("run/podd.sock", "");
+    let refusal = node.podd(&["agent"]);
+    assert!(refusal.refused().contains("podd.sock exists and is no socket"), "{}", refusal.stderr);
+    assert!(!node.path().join("run/cri.sock").exists());
+}
+
+#[test]
 fn with_another_runtime_images_go_through_cri_and_load_says_what_to_do() {
     let node = Node::new();
     let runtime = tokio::runtime::Runtime::new().expect("an async runtime");

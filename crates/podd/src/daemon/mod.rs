@@ -19,9 +19,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use axum::Router;
 use podd_agent::{Parts, StopPods};
 use podd_api::KubeletTransport;
 use podd_cri::streaming::Target;
+use podd_runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -67,15 +69,22 @@ pub(crate) fn cri(args: Cri, settings: Settings) -> anyhow::Result<()> {
         let ending = ending_by_signal()?;
         let runtime = planes::runtime(&settings).await?;
         let path = args.listen.unwrap_or_else(|| settings.cri_socket());
-        let served = Served::cri(&path, runtime.clone(), runtime.clone()).await?;
-        let images = Served::http(&routes::images_socket(&path), routes::images(runtime.clone())).await?;
-        told(ending).await;
-        served.end().await;
-        images.end().await;
+        let served = serve_cri(&runtime, &path, ending).await;
         runtime.close().await;
         planes::shut_down(&runtime, &settings).await;
-        Ok(())
+        served
     })
+}
+
+async fn serve_cri(runtime: &Arc<Runtime>, path: &Path, ending: watch::Receiver<Ending>) -> anyhow::Result<()> {
+    let images = Served::http(&routes::images_socket(path), routes::images(runtime.clone())).await?;
+    let served = Served::cri(path, runtime.clone(), runtime.clone()).await;
+    if served.is_ok() {
+        told(ending).await;
+    }
+    images.end().await;
+    served?.end().await;
+    Ok(())
 }
 
 /// Runs the API alone.
@@ -108,37 +117,45 @@ async fn run_agent(args: Agent, settings: Settings) -> anyhow::Result<()> {
         Some(endpoint) => RuntimePlane::remote(endpoint, &settings).await?,
         None => RuntimePlane::embedded(&settings).await?,
     };
+    let ended = serve_agent(&args, &settings, &runtime, (ending, told_to)).await;
+    // Whether it served or could not: a runtime without pods leaves nothing.
+    if let Some(runtime) = runtime.embedded {
+        runtime.close().await;
+        planes::shut_down(&runtime, &settings).await;
+    }
+    ended
+}
+
+async fn serve_agent(
+    args: &Agent,
+    settings: &Settings,
+    runtime: &RuntimePlane,
+    (ending, told_to): (Arc<watch::Sender<Ending>>, watch::Receiver<Ending>),
+) -> anyhow::Result<()> {
     let api = match args.api_socket {
         Some(_) => None,
-        None => Some(planes::api(&settings).await?),
+        None => Some(planes::api(settings).await?),
     };
     let client = match (&api, &args.api_socket) {
         (Some(api), _) => kube::Client::new(api.router(), "default"),
         (None, socket) => client::over_unix(socket.as_deref().unwrap_or(Path::new(""))),
     };
     let parts = Parts {
-        config: planes::agent_config(&settings),
+        config: planes::agent_config(settings),
         client,
         runtime: runtime.runtime.clone(),
         images: runtime.images.clone(),
     };
     let agent = podd_agent::Agent::start(parts).await.context("start the agent")?;
-    let own = routes::agent(ending).merge(runtime.routes);
+    let own = routes::agent(ending).merge(runtime.routes.clone());
     let mut served = Vec::new();
-    if runtime.serve_cri {
-        served.push(Served::cri(&settings.cri_socket(), runtime.runtime, runtime.images).await?);
-    }
-    match &api {
-        Some(api) => {
-            api.connect_kubelet(KubeletTransport::InProcess(agent.router()));
-            served.push(Served::http(&settings.api_socket(), own.merge(api.router())).await?);
-        }
-        None => served.push(Served::http(&settings.kubelet_socket(), own.merge(agent.router())).await?),
-    }
-    tracing::info!(instance = settings.instance, root = %settings.root.display(), "podd is up");
-    let pods = match told(told_to).await {
-        Ending::StopPods => StopPods::Stop { grace: None },
-        Ending::Leave | Ending::NotYet => StopPods::Leave,
+    let listening = listen(settings, runtime, api.as_ref(), &agent, own, &mut served).await;
+    let pods = match &listening {
+        Ok(()) => match told(told_to).await {
+            Ending::StopPods => StopPods::Stop { grace: None },
+            Ending::Leave | Ending::NotYet => StopPods::Leave,
+        },
+        Err(_) => StopPods::Leave,
     };
     tracing::info!(?pods, "podd ends");
     let stopped = agent.stop(pods).await;
@@ -148,11 +165,31 @@ async fn run_agent(args: Agent, settings: Settings) -> anyhow::Result<()> {
     for served in served {
         served.end().await;
     }
-    if let Some(runtime) = runtime.embedded {
-        runtime.close().await;
-        planes::shut_down(&runtime, &settings).await;
-    }
+    listening?;
     stopped.context("stop the pods")
+}
+
+/// Opens the sockets, those of the planes that run here.
+async fn listen(
+    settings: &Settings,
+    runtime: &RuntimePlane,
+    api: Option<&podd_api::Api>,
+    agent: &podd_agent::Agent,
+    own: Router,
+    served: &mut Vec<Served>,
+) -> anyhow::Result<()> {
+    if runtime.serve_cri {
+        served.push(Served::cri(&settings.cri_socket(), runtime.runtime.clone(), runtime.images.clone()).await?);
+    }
+    match api {
+        Some(api) => {
+            api.connect_kubelet(KubeletTransport::InProcess(agent.router()));
+            served.push(Served::http(&settings.api_socket(), own.merge(api.router())).await?);
+        }
+        None => served.push(Served::http(&settings.kubelet_socket(), own.merge(agent.router())).await?),
+    }
+    tracing::info!(instance = settings.instance, root = %settings.root.display(), "podd is up");
+    Ok(())
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
