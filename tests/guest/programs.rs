@@ -23,7 +23,9 @@ pub(crate) fn tests_of(library: &str, file: &str) -> Result<Vec<Program>> {
 /// The program of one file of black-box tests.
 pub(crate) fn black_box(name: &str) -> Result<Program> {
     let programs = build(&["test", "--workspace", "--no-run", "--test", name])?;
-    programs.into_iter().next().with_context(|| format!("cargo made no program of tests/tests/{name}.rs"))
+    // The harness' own program is made along with every test.
+    let mut found = programs.into_iter().filter(|program| program.name == name);
+    found.next().with_context(|| format!("cargo made no program of tests/tests/{name}.rs"))
 }
 
 /// podd itself.

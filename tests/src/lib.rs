@@ -1,10 +1,11 @@
 //! The harness of the black-box tests: a [`Node`] per test, images made from Debian packages, waiting with a deadline.
 //!
-//! A test that fails says what it saw; whatever happens it leaves the machine as it was: [`Node`]'s drop ends every
-//! process of the node and removes its control groups, and its namespaces go with their last process.
+//! A test that fails says what it saw; whatever happens it leaves the machine as it was, also when it is killed: a
+//! process beside it ([`keeper`]) ends every process of the node and removes its control groups and its directory.
 #![allow(clippy::unwrap_used, reason = "a harness that cannot do its work fails the test")]
 
 pub mod image;
+pub mod keeper;
 mod node;
 mod output;
 

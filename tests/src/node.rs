@@ -1,27 +1,21 @@
 //! A node of its own for each test: network and mount namespaces, state, run, log and manifest directories, a control
-//! group, an instance name.
+//! group, an instance name. It is kept, and taken away, by a process of its own ([`crate::keeper`]).
 
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use tempfile::TempDir;
-
+use crate::keeper::{self, Kept};
 use crate::{Output, SOON, image, wait_for};
 
-/// Where the machine's control groups are mounted.
-const CGROUPS: &str = "/sys/fs/cgroup";
 /// The longest that any command of a test takes.
 const LONGEST_COMMAND: &str = "120";
 
 /// A node. Everything that runs on it ends with the value.
 pub struct Node {
-    directory: TempDir,
     instance: String,
-    /// Keeps the namespaces.
-    holder: Child,
+    kept: Kept,
     agent: Option<Child>,
 }
 
@@ -33,22 +27,11 @@ impl Node {
     pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let instance = format!("t{}x{}", std::process::id() % 1_000_000, NEXT.fetch_add(1, Ordering::Relaxed));
-        let directory = tempfile::Builder::new().prefix("podd-test-").tempdir().expect("a temporary directory");
+        let kept = Kept::start(&instance);
         for name in ["root", "run", "logs", "manifests"] {
-            std::fs::create_dir(directory.path().join(name)).expect("a directory");
+            std::fs::create_dir(kept.directory.join(name)).expect("a directory");
         }
-        let mut holder = Command::new("unshare")
-            .args(["--net", "--mount", "--propagation", "private", "--", "/bin/busybox", "sh", "-c"])
-            .arg("/bin/busybox ip link set lo up && echo ready && exec /bin/busybox sleep 1000000")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("unshare (package util-linux) runs");
-        let mut line = String::new();
-        let stdout = holder.stdout.take().expect("piped");
-        BufReader::new(stdout).read_line(&mut line).expect("the holder of the namespaces speaks");
-        assert_eq!(line, "ready\n", "the namespaces of a node could not be made; the tests need root");
-        Self { directory, instance, holder, agent: None }
+        Self { instance, kept, agent: None }
     }
 
     /// A node whose agent runs and has the busybox image.
@@ -67,7 +50,7 @@ impl Node {
 
     /// The node's directory: `root`, `run`, `logs` and `manifests` lie in it, and what the test puts there.
     pub fn path(&self) -> &Path {
-        self.directory.path()
+        &self.kept.directory
     }
 
     /// The instance's name; its control group is `/podd-test-<instance>`.
@@ -115,7 +98,7 @@ impl Node {
     /// A command in the node's namespaces, to be started by the test.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["--net", "--mount", "--target", &self.holder.id().to_string(), "--"]).arg(program);
+        command.args(["--net", "--mount", "--target", &self.kept.holder.to_string(), "--"]).arg(program);
         let path = |name: &str| self.path().join(name);
         command
             .env("PODD_CONFIG", self.configuration())
@@ -124,7 +107,7 @@ impl Node {
             .env("PODD_RUN", path("run"))
             .env("PODD_LOGS", path("logs"))
             .env("PODD_MANIFESTS", path("manifests"))
-            .env("PODD_CGROUP_ROOT", self.cgroup());
+            .env("PODD_CGROUP_ROOT", keeper::cgroup(&self.instance));
         command
     }
 
@@ -135,10 +118,6 @@ impl Node {
             std::fs::write(&path, "").expect("a file is written");
         }
         path
-    }
-
-    fn cgroup(&self) -> String {
-        format!("/podd-test-{}", self.instance)
     }
 
     /// Starts the agent and waits until it answers. Its log is `agent.txt`.
@@ -211,11 +190,7 @@ impl Node {
 
     /// The control groups of the node, in every hierarchy.
     pub fn cgroups(&self) -> Vec<PathBuf> {
-        let own = self.cgroup();
-        let own = own.trim_start_matches('/');
-        let tops = std::fs::read_dir(CGROUPS).expect("control groups are mounted").filter_map(Result::ok);
-        let tops = tops.map(|entry| entry.path()).chain([PathBuf::from(CGROUPS)]);
-        tops.map(|top| top.join(own)).filter(|path| path.is_dir()).collect()
+        keeper::cgroups(&self.instance)
     }
 
     /// Every process in the node's control groups.
@@ -224,30 +199,6 @@ impl Node {
         pids.sort_unstable();
         pids.dedup();
         pids
-    }
-
-    fn clean(&mut self) {
-        self.kill_agent();
-        // An agent that the command line has started is no child of ours, but of this node.
-        if self.path().join("run/podd.sock").exists() {
-            let _the_groups_are_killed_anyway = self.podd(&["agent", "stop"]);
-        }
-        for _ in 0..200 {
-            let processes = self.processes();
-            if processes.is_empty() {
-                break;
-            }
-            for pid in processes {
-                let _may_have_ended =
-                    Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        for top in self.cgroups() {
-            remove_groups(&top);
-        }
-        let _may_have_ended = self.holder.kill();
-        let _reaped = self.holder.wait();
     }
 }
 
@@ -262,7 +213,9 @@ impl Drop for Node {
         if std::thread::panicking() {
             eprintln!("--- agent ---\n{}", self.agent_log());
         }
-        self.clean();
+        self.kill_agent();
+        let gone = self.kept.end();
+        assert!(gone || std::thread::panicking(), "something of the node is left");
     }
 }
 
@@ -271,10 +224,15 @@ pub fn program() -> PathBuf {
     if let Some(path) = std::env::var_os("PODD_BIN") {
         return path.into();
     }
+    built("podd")
+}
+
+/// A program that was built beside this test.
+pub(crate) fn built(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
     let profile = test.parent().and_then(Path::parent).expect("a test lies in target/<profile>/deps");
-    let path = profile.join("podd");
-    assert!(path.exists(), "{} is missing: `cargo build -p podd` makes it", path.display());
+    let path = profile.join(name);
+    assert!(path.exists(), "{} is missing: `cargo build -p podd -p podd-tests` makes it", path.display());
     path
 }
 
@@ -287,21 +245,4 @@ fn processes_below(group: &Path) -> Vec<i32> {
         }
     }
     pids
-}
-
-fn remove_groups(group: &Path) {
-    for entry in std::fs::read_dir(group).into_iter().flatten().filter_map(Result::ok) {
-        if entry.path().is_dir() {
-            remove_groups(&entry.path());
-        }
-    }
-    // The last process may still be on its way out.
-    for _ in 0..100 {
-        match std::fs::remove_dir(group) {
-            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            _ => return,
-        }
-    }
 }
