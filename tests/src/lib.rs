@@ -6,13 +6,16 @@
 
 pub mod image;
 pub mod keeper;
+mod nft;
 mod node;
 mod output;
+mod outside;
 
 use std::time::{Duration, Instant};
 
 pub use node::{Node, program};
 pub use output::Output;
+pub use outside::Outside;
 
 /// How long a test waits for what should happen at once, on a machine that has other things to do.
 pub const SOON: Duration = Duration::from_secs(20);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::keeper::{self, Kept};
-use crate::{Output, SOON, image, wait_for};
+use crate::{Output, SOON, image, nft, wait_for};
 
 /// The longest that any command of a test takes.
 const LONGEST_COMMAND: &str = "120";
@@ -191,6 +191,11 @@ impl Node {
     /// The control groups of the node, in every hierarchy.
     pub fn cgroups(&self) -> Vec<PathBuf> {
         keeper::cgroups(&self.instance)
+    }
+
+    /// The nft tables of the node.
+    pub fn nft_tables(&self) -> Vec<String> {
+        nft::tables(self.kept.holder).expect("the kernel lists nft tables")
     }
 
     /// Every process in the node's control groups.

@@ -1,21 +1,44 @@
-//! Pods on the network of a node: each other, the node's ports, the node's own network.
+//! Pods on the network of a node: each other, the node's ports, the node's own network, the world outside, names.
 
-use podd_tests::{Node, SOON, image::BUSYBOX, wait_for};
+use std::process::{Child, Stdio};
+
+use podd_tests::{Node, Output, Outside, SOON, image::BUSYBOX, wait_for};
 
 /// A pod that serves busybox's page on port 8080.
 fn server(name: &str, ports: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n    \
-         - {{name: c, image: '{BUSYBOX}', command: [httpd, -f, -p, '8080', -h, /www], ports: [{ports}]}}\n"
+         - {{name: c, image: '{BUSYBOX}', command: [httpd, -fv, -p, '8080', -h, /www], ports: [{ports}]}}\n"
     )
 }
 
+/// The page that [`server`] serves.
+const PAGE: &str = "hello from busybox\n";
+
 /// Fetches a page in the node's namespaces until it comes.
 fn page(node: &Node, url: &str) {
-    wait_for(SOON, url, || {
-        let got = node.enter(&["curl", "-fsS", "--max-time", "2", url]);
-        if got.stdout == "hello from busybox\n" { Ok(()) } else { Err(got.stderr) }
+    until_page(url, || node.enter(&["curl", "-fsS", "--max-time", "2", url]));
+}
+
+/// Fetches a page in a pod until it comes. (Debian's static wget crashes when it is given a timeout.)
+fn page_in(node: &Node, pod: &str, url: &str) {
+    until_page(&format!("{url} in pod {pod}"), || node.podd(&["exec", pod, "--", "wget", "-qO-", url]));
+}
+
+fn until_page(what: &str, fetch: impl Fn() -> Output) {
+    wait_for(SOON, what, || {
+        let got = fetch();
+        if got.stdout == PAGE { Ok(()) } else { Err(got.stdout + &got.stderr) }
     });
+}
+
+/// A node with a machine outside it, and an agent that found this uplink.
+fn with_outside() -> (Node, Outside) {
+    let mut node = Node::new();
+    let outside = Outside::of(&node);
+    node.start_agent();
+    node.load_busybox();
+    (node, outside)
 }
 
 #[test]
@@ -56,4 +79,93 @@ fn a_pod_on_the_nodes_network_listens_there() {
     node.apply_and_wait(&server("host", "{containerPort: 8080}").replace("spec:\n", "spec:\n  hostNetwork: true\n"));
     page(&node, "http://127.0.0.1:8080/");
     assert_eq!(node.field("pod/host", "/status/podIP"), node.field("pod/host", "/status/hostIP"));
+}
+
+#[test]
+fn a_node_port_is_open_from_outside_from_the_node_from_its_loopback_and_from_the_pod_itself() {
+    let (node, outside) = with_outside();
+    node.apply_and_wait(&server("web", "{containerPort: 8080, hostPort: 8088}"));
+    node.apply_and_wait(&server("other", "{containerPort: 8080}"));
+    let at_node = format!("http://{}:8088/", Outside::NODE);
+    until_page("from outside", || outside.run(&["curl", "-fsS", "--max-time", "2", &at_node]));
+    page(&node, &at_node);
+    page(&node, "http://127.0.0.1:8088/");
+    page_in(&node, "other", &at_node);
+    page_in(&node, "web", &at_node);
+    // The server sees who really asks, where that can be answered to.
+    let log = node.podd(&["logs", "web"]).ok().to_owned();
+    assert!(log.contains(Outside::ADDRESS), "{log}");
+    node.podd(&["delete", "pod", "web"]).ok();
+    let gone = outside.run(&["curl", "-sS", "--max-time", "2", &at_node]);
+    assert_eq!(gone.code, 7, "the port closes with its pod: {}", gone.stderr);
+}
+
+#[test]
+fn a_node_port_at_one_address_is_closed_at_the_others() {
+    let (node, outside) = with_outside();
+    node.apply_and_wait(&server("web", "{containerPort: 8080, hostPort: 8088, hostIP: 127.0.0.1}"));
+    page(&node, "http://127.0.0.1:8088/");
+    let at_node = format!("http://{}:8088/", Outside::NODE);
+    for refused in [
+        outside.run(&["curl", "-sS", "--max-time", "2", &at_node]),
+        node.enter(&["curl", "-sS", "--max-time", "2", &at_node]),
+    ] {
+        assert_eq!(refused.code, 7, "refused: {}", refused.stderr);
+    }
+}
+
+/// A server outside; ended with the value.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _may_have_ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+#[test]
+fn a_pod_reaches_the_outside_as_its_node() {
+    let (node, outside) = with_outside();
+    node.apply_and_wait(&server("p", "{containerPort: 8080}"));
+    node.file("index.html", PAGE);
+    let root = node.path().to_str().expect("a plain path");
+    let log = std::fs::File::create(node.path().join("seen.txt")).expect("a file");
+    let mut httpd = outside.command("/bin/busybox");
+    httpd.args(["httpd", "-fv", "-p", "80", "-h", root]).stdout(Stdio::null()).stderr(log);
+    let _server = Server(httpd.spawn().expect("busybox runs"));
+    page_in(&node, "p", &format!("http://{}/", Outside::ADDRESS));
+    let seen = std::fs::read_to_string(node.path().join("seen.txt")).expect("a file");
+    assert!(seen.contains(Outside::NODE), "the pod's own address has no way back: {seen}");
+    let mtu = node.podd(&["exec", "p", "--", "cat", "/sys/class/net/eth0/mtu"]);
+    assert_eq!(mtu.ok().trim(), Outside::MTU, "the uplink's, so that nothing is cut up on the way");
+}
+
+#[test]
+fn a_pod_resolves_names_as_its_node_and_knows_its_own() {
+    let mut node = Node::new();
+    let resolver = node.file("resolv.conf", "# by hand\nnameserver 192.0.2.53\nsearch example.test\noptions edns0\n");
+    let hosts = node.file("hosts", "127.0.0.1 localhost\n192.0.2.7 seven\n");
+    node.enter(&["mount", "--bind", &resolver, "/etc/resolv.conf"]).ok();
+    node.enter(&["mount", "--bind", &hosts, "/etc/hosts"]).ok();
+    node.start_agent();
+    node.load_busybox();
+    node.apply_and_wait(&server("p", "").replace("spec:\n", "spec:\n  hostname: named\n"));
+    node.apply_and_wait(&server("host", "").replace("spec:\n", "spec:\n  hostNetwork: true\n"));
+    let read = |pod: &str, path: &str| node.podd(&["exec", pod, "--", "cat", path]).ok().to_owned();
+    for pod in ["p", "host"] {
+        let mut lines: Vec<String> = read(pod, "/etc/resolv.conf").lines().map(str::to_owned).collect();
+        lines.sort();
+        assert_eq!(lines, ["nameserver 192.0.2.53", "options edns0", "search example.test"], "{pod}");
+    }
+    let ip = node.field("pod/p", "/status/podIP");
+    let own = read("p", "/etc/hosts");
+    assert!(own.starts_with("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n"), "{own}");
+    assert!(own.ends_with(&format!("\n{ip}\tnamed\n")), "{own}");
+    assert!(!own.contains("seven"), "the node's names are the node's: {own}");
+    assert_eq!(read("p", "/etc/hostname"), "named\n");
+    page_in(&node, "p", "http://named:8080/");
+    let of_node = read("host", "/etc/hosts");
+    assert!(of_node.starts_with("# Kubernetes-managed hosts file (host network).\n"), "{of_node}");
+    assert!(of_node.contains("192.0.2.7 seven"), "{of_node}");
 }
