@@ -87,9 +87,9 @@ fn an_empty_directory_goes_with_its_pod() {
     let node = Node::with_agent();
     let manifest = |name: &str| {
         format!(
-            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  volumes:\n    \
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 20\n  volumes:\n    \
              - {{name: disk, emptyDir: {{}}}}\n    - {{name: memory, emptyDir: {{medium: Memory, sizeLimit: 1Mi}}}}\n  containers:\n    \
-             - name: c\n      image: '{BUSYBOX}'\n      command: [sleep, '100000']\n      volumeMounts:\n        \
+             - name: c\n      image: '{BUSYBOX}'\n      command: [sh, -c, \"trap 'exit 0' TERM; while true; do sleep 0.1; done\"]\n      volumeMounts:\n        \
              - {{name: disk, mountPath: /disk}}\n        - {{name: memory, mountPath: /memory}}\n"
         )
     };
