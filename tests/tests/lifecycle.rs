@@ -1,9 +1,11 @@
-//! How containers begin and end where it goes wrong: a failing init container, images that cannot be had, a container
-//! that ignores its signal; and processes that share a namespace.
+//! How containers begin and end, above all where it goes wrong: a failing init container, images that cannot be had, signals
+//! heeded and ignored, restarts and their back-off; and processes that share a namespace.
 
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use podd_tests::{Node, image::BUSYBOX};
+use jiff::Timestamp;
+use podd_tests::{Node, SOON, image::BUSYBOX, wait_for};
 
 fn pod(name: &str, spec: &str, container: &str) -> String {
     format!(
@@ -62,4 +64,109 @@ fn containers_that_share_processes_see_each_other() {
     node.apply_and_wait(&(pod("p", spec, &format!("image: '{BUSYBOX}', {SLEEP}")) + &other));
     let seen = node.podd(&["exec", "p", "-c", "d", "--", "ps"]).ok().to_owned();
     assert!(seen.contains("sleep 100000") && seen.contains("sleep 200000"), "{seen}");
+}
+
+#[test]
+fn a_container_that_heeds_its_signal_ends_its_work_and_has_its_own_exit_code() {
+    let node = Node::with_agent();
+    let directory = node.path().to_str().expect("a plain path");
+    let spec = format!(
+        "  terminationGracePeriodSeconds: 60\n  restartPolicy: Never\n  volumes: [{{name: v, hostPath: {{path: '{directory}'}}}}]\n"
+    );
+    let script =
+        "trap 'echo told >>/v/work; sleep 1; echo done >>/v/work; exit 43' TERM; while true; do sleep 0.1; done";
+    let container =
+        format!("image: '{BUSYBOX}', volumeMounts: [{{name: v, mountPath: /v}}], command: [sh, -c, \"{script}\"]");
+    node.apply_and_wait(&pod("p", &spec, &container));
+    // The object goes with the pod: its last states are seen by whoever watches.
+    let watched = std::fs::File::create(node.path().join("watched.json")).expect("a file");
+    let mut watch = node.command(podd_tests::program());
+    watch.args(["get", "pods", "-w", "-o", "json"]).stdin(Stdio::null()).stdout(watched);
+    let _watch = Watch(watch.spawn().expect("podd runs"));
+    let states = || states(&std::fs::read_to_string(node.path().join("watched.json")).unwrap_or_default());
+    wait_for(SOON, "the watch has begun", || if states().is_empty() { Err(String::new()) } else { Ok(()) });
+    let begun = Instant::now();
+    node.podd(&["delete", "pod", "p"]).ok();
+    assert!(
+        begun.elapsed() < Duration::from_secs(20),
+        "as soon as it ended, not after its grace: {:?}",
+        begun.elapsed()
+    );
+    let work = std::fs::read_to_string(node.path().join("work")).expect("it was told");
+    assert_eq!(work, "told\ndone\n", "it was told once, and not cut off");
+    let code = wait_for(SOON, "the end was published", || {
+        let states = states();
+        let ends = states.iter().filter_map(|state| state.pointer("/terminated/exitCode").cloned());
+        ends.last().ok_or_else(|| format!("{states:?}"))
+    });
+    assert_eq!(code, 43, "{:?}", states());
+}
+
+/// A watch in the background; ended with the value.
+struct Watch(Child);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _may_have_ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+/// The first container's state in each of a row of pods, as far as they have been written.
+fn states(text: &str) -> Vec<serde_json::Value> {
+    let pods = serde_json::Deserializer::from_str(text).into_iter::<serde_json::Value>().map_while(Result::ok);
+    pods.filter_map(|pod| pod.pointer("/status/containerStatuses/0/state").cloned()).collect()
+}
+
+#[test]
+fn a_container_that_fails_again_waits_for_its_back_off_and_says_so() {
+    let node = Node::with_agent();
+    let spec = "  terminationGracePeriodSeconds: 0\n";
+    node.apply(&pod("p", spec, &format!("image: '{BUSYBOX}', command: [sh, -c, 'exit 3']"))).ok();
+    let status = "/status/containerStatuses/0";
+    let field = |pointer: &str| node.field("pod/p", &format!("{status}{pointer}"));
+    node.wait_field("pod/p", &format!("{status}/state/waiting/reason"), "CrashLoopBackOff");
+    // The first restart came at once; the second waits.
+    let uid = node.field("pod/p", "/metadata/uid");
+    let message = format!("back-off 10s restarting failed container=c pod=p_default({uid})");
+    assert_eq!(field("/state/waiting/message"), message);
+    assert_eq!((field("/restartCount"), field("/ready")), ("1".into(), "false".into()));
+    assert_eq!(field("/lastState/terminated/exitCode"), "3");
+    assert_eq!(field("/lastState/terminated/reason"), "Error");
+    assert_eq!(node.field("pod/p", "/status/phase"), "Running");
+    let listed = node.podd(&["get", "pods", "--no-headers"]).ok().to_owned();
+    let words: Vec<&str> = listed.split_whitespace().collect();
+    assert_eq!(words[..4], ["p", "0/1", "CrashLoopBackOff", "1"], "{listed}");
+    let ended = field("/lastState/terminated/finishedAt");
+    node.wait_field("pod/p", &format!("{status}/restartCount"), "2");
+    wait_for(SOON, "the third run has ended", || {
+        let again = field("/lastState/terminated/finishedAt");
+        if again == ended { Err(again) } else { Ok(()) }
+    });
+    let started: Timestamp = field("/lastState/terminated/startedAt").parse().expect("a time");
+    let ended: Timestamp = ended.parse().expect("a time");
+    let waited = started.as_second() - ended.as_second();
+    // Both are whole seconds.
+    assert!((9..30).contains(&waited), "ten seconds after the end of the second: {waited}");
+    let message = format!("back-off 20s restarting failed container=c pod=p_default({uid})");
+    node.wait_field("pod/p", &format!("{status}/state/waiting/message"), &message);
+}
+
+#[test]
+fn the_log_of_the_run_before_is_kept() {
+    let node = Node::with_agent();
+    let spec = "  terminationGracePeriodSeconds: 0\n  volumes: [{name: v, emptyDir: {}}]\n";
+    let script = "if [ -e /v/ran ]; then echo second; exec sleep 100000; fi; touch /v/ran; echo first; exit 3";
+    let container =
+        format!("image: '{BUSYBOX}', volumeMounts: [{{name: v, mountPath: /v}}], command: [sh, -c, '{script}']");
+    node.apply(&pod("p", spec, &container)).ok();
+    node.wait_field("pod/p", "/status/containerStatuses/0/restartCount", "1");
+    wait_for(SOON, "the second run writes", || {
+        let log = node.podd(&["logs", "p"]);
+        if log.stdout == "second\n" { Ok(()) } else { Err(log.stdout + &log.stderr) }
+    });
+    assert_eq!(node.podd(&["logs", "p", "--previous"]).ok(), "first\n");
+    node.apply_and_wait(&pod("q", spec, &format!("image: '{BUSYBOX}', {SLEEP}")));
+    let none = node.podd(&["logs", "q", "--previous"]);
+    assert!(none.refused().contains("previous terminated container \"c\" in pod \"q\" not found"), "{}", none.stderr);
 }
