@@ -96,8 +96,8 @@ fn a_container_that_heeds_its_signal_ends_its_work_and_has_its_own_exit_code() {
     assert_eq!(work, "told\ndone\n", "it was told once, and not cut off");
     let code = wait_for(SOON, "the end was published", || {
         let states = states();
-        let ends = states.iter().filter_map(|state| state.pointer("/terminated/exitCode").cloned());
-        ends.last().ok_or_else(|| format!("{states:?}"))
+        let mut ends = states.iter().rev().filter_map(|state| state.pointer("/terminated/exitCode").cloned());
+        ends.next().ok_or_else(|| format!("{states:?}"))
     });
     assert_eq!(code, 43, "{:?}", states());
 }
@@ -169,4 +169,48 @@ fn the_log_of_the_run_before_is_kept() {
     node.apply_and_wait(&pod("q", spec, &format!("image: '{BUSYBOX}', {SLEEP}")));
     let none = node.podd(&["logs", "q", "--previous"]);
     assert!(none.refused().contains("previous terminated container \"c\" in pod \"q\" not found"), "{}", none.stderr);
+}
+
+/// What of podd's work can be seen on a node: links, addresses and routes, tables, settings, mounts, control groups, processes.
+fn traces(node: &Node) -> Vec<(&'static str, String)> {
+    let seen = |command: &[&str]| node.enter(command).ok().to_owned();
+    vec![
+        ("links", seen(&["ip", "-o", "link"])),
+        ("addresses", seen(&["ip", "-o", "address"])),
+        ("routes", seen(&["ip", "route", "show", "table", "all"])),
+        ("nft tables", format!("{:?}", node.nft_tables())),
+        ("forwarding", seen(&["cat", "/proc/sys/net/ipv4/ip_forward"])),
+        ("mounts", seen(&["cat", "/proc/self/mounts"])),
+        ("control groups", format!("{:?}", node.cgroups())),
+        ("processes", format!("{:?}", node.processes())),
+    ]
+}
+
+#[test]
+fn a_stop_with_pods_leaves_no_trace_and_the_pods_run_at_the_next_start() {
+    let mut node = Node::new();
+    let before = traces(&node);
+    node.start_agent();
+    node.load_busybox();
+    let spec = "  terminationGracePeriodSeconds: 1\n  volumes: [{name: v, emptyDir: {medium: Memory}}]\n";
+    let httpd = format!("image: '{BUSYBOX}', command: [httpd, -f, -p, '8080', -h, /www]");
+    let mounted = "volumeMounts: [{name: v, mountPath: /v}], ports: [{containerPort: 8080, hostPort: 8088}]";
+    node.apply_and_wait(&pod("web", spec, &format!("{httpd}, {mounted}")));
+    let shares = "  shareProcessNamespace: true\n  hostNetwork: true\n";
+    node.apply_and_wait(&pod("host", &(spec.to_owned() + shares), &format!("image: '{BUSYBOX}', {SLEEP}")));
+    for ((what, seen), (_, before)) in traces(&node).iter().zip(&before) {
+        assert_ne!(seen, before, "pods leave no trace in {what}: it shows nothing");
+    }
+    assert!(node.stop_agent(true).ok().contains("pods and network are gone"));
+    for ((what, seen), (_, before)) in traces(&node).iter().zip(&before) {
+        assert_eq!(seen, before, "{what}");
+    }
+    node.start_agent();
+    for name in ["web", "host"] {
+        node.podd(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=60s"]).ok();
+    }
+    wait_for(SOON, "the port is open again", || {
+        let got = node.enter(&["curl", "-fsS", "--max-time", "2", "http://127.0.0.1:8088/"]);
+        if got.stdout == "hello from busybox\n" { Ok(()) } else { Err(got.stderr) }
+    });
 }
