@@ -155,6 +155,15 @@ impl Watcher {
             return Some(self.bookmark(true));
         }
         while !self.over && !*self.closing.borrow() {
+            // Looked at before what is new: a watch of a busy kind ends in time, and is told where it is.
+            let now = Instant::now();
+            if now >= self.deadline {
+                return None;
+            }
+            if self.bookmarks && now >= self.bookmark_at {
+                self.bookmark_at = now + BOOKMARK;
+                return Some(self.bookmark(false));
+            }
             self.news.mark_unchanged();
             let read = read(&self.store.read(), &self.filter, self.position);
             match read {
@@ -172,11 +181,8 @@ impl Watcher {
             tokio::select! {
                 changed = self.news.changed() => if changed.is_err() { return None },
                 _ = self.closing.changed() => return None,
-                () = sleep_until(self.deadline) => return None,
-                () = sleep_until(self.bookmark_at), if self.bookmarks => {
-                    self.bookmark_at = Instant::now() + BOOKMARK;
-                    return Some(self.bookmark(false));
-                }
+                () = sleep_until(self.deadline) => {}
+                () = sleep_until(self.bookmark_at), if self.bookmarks => {}
             }
         }
         None
@@ -242,4 +248,53 @@ fn event(chunk: &mut BytesMut, happened: &str, object: &[u8]) {
     chunk.put_slice(b"\",\"object\":");
     chunk.put_slice(object);
     chunk.put_slice(b"}\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures::StreamExt as _;
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::kinds::KINDS;
+    use crate::store::{Key, Weight};
+
+    /// A store whose config map changes once a second, and all that a watch of it says until it ends.
+    async fn busy(lifetime: Duration, bookmarks: bool) -> Vec<String> {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(&directory.path().join("api.redb"), 100).unwrap());
+        let kind = KINDS.iter().find(|kind| kind.plural == "configmaps").unwrap();
+        let target = Target { kind, namespace: None, name: None, subresource: None };
+        let selector = Selector::parse(kind, "", "").unwrap();
+        let options = WatchOptions { selector, version: None, bookmarks, initial_events: None, lifetime };
+        let mut stream = pin!(watch(Arc::clone(&store), target, options));
+        let mut said = Vec::new();
+        for second in 0..1000 {
+            let change = move |transaction: &mut crate::store::Transaction<'_>| {
+                transaction.put(kind, Key::new("default", "c"), json!({"metadata": {}, "data": {"n": second}}));
+                Ok(())
+            };
+            store.write(Weight::Full, false, change).await.unwrap();
+            let Some(Ok(chunk)) = stream.next().await else { break };
+            said.push(String::from_utf8(chunk.to_vec()).unwrap());
+            advance(Duration::from_secs(1)).await;
+        }
+        store.close().await.unwrap();
+        said
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_of_a_busy_kind_ends_in_time() {
+        let said = busy(Duration::from_secs(5), false).await;
+        assert_eq!(said.len(), 5, "{said:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_of_a_busy_kind_has_its_bookmarks() {
+        let said = busy(Duration::from_secs(150), true).await;
+        let bookmarks = said.iter().filter(|chunk| chunk.contains(r#""type":"BOOKMARK""#)).count();
+        assert_eq!(bookmarks, 2, "{said:?}");
+    }
 }

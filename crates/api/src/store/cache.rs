@@ -11,6 +11,9 @@ use tokio::sync::watch;
 use super::object::{Key, Object};
 use crate::kinds::{KINDS, Kind};
 
+/// Bytes of objects that the history of one kind may hold; what one change holds is its object and what that replaced.
+const HISTORY_BYTES: usize = 32 << 20;
+
 /// What happened to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Happened {
@@ -43,17 +46,39 @@ pub(crate) struct Cache {
 struct KindCache {
     objects: BTreeMap<Key, Arc<Object>>,
     history: VecDeque<Change>,
+    /// Of all changes in the history.
+    history_bytes: usize,
     /// All changes after this revision are in the history.
     horizon: u64,
     newest: watch::Sender<u64>,
 }
 
+impl Change {
+    fn bytes(&self) -> usize {
+        self.object.json.len() + self.previous.as_ref().map_or(0, |previous| previous.json.len())
+    }
+}
+
+impl KindCache {
+    /// Adds to the history, and forgets its oldest changes where it grows too long or too large.
+    fn remember(&mut self, change: Change, limit: usize) {
+        self.history_bytes += change.bytes();
+        self.history.push_back(change);
+        while self.history.len() > limit || self.history_bytes > HISTORY_BYTES {
+            let Some(oldest) = self.history.pop_front() else { break };
+            self.history_bytes -= oldest.bytes();
+            self.horizon = oldest.object.revision;
+        }
+    }
+}
+
 impl Cache {
-    /// An empty cache at a revision, with at most `limit` changes of history per kind.
+    /// An empty cache at a revision, with at most `limit` changes (and [`HISTORY_BYTES`]) of history per kind.
     pub(crate) fn new(revision: u64, limit: usize) -> Self {
         let kind_cache = || KindCache {
             objects: BTreeMap::new(),
             history: VecDeque::new(),
+            history_bytes: 0,
             horizon: revision,
             newest: watch::Sender::new(revision),
         };
@@ -79,11 +104,7 @@ impl Cache {
             Happened::Deleted => kind.objects.remove(&change.object.key),
             _ => kind.objects.insert(change.object.key.clone(), change.object.clone()),
         };
-        kind.history.push_back(change);
-        while kind.history.len() > self.limit {
-            let oldest = kind.history.pop_front().expect("it is longer than the limit");
-            kind.horizon = oldest.object.revision;
-        }
+        kind.remember(change, self.limit);
         self.revision = revision;
         kind.newest.send_replace(revision);
     }
@@ -147,5 +168,33 @@ impl Cache {
             _ => self.revision.max(revision),
         };
         Ok((changes, reached))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_history_of_large_objects_is_short() {
+        let kind = KINDS.iter().find(|kind| kind.plural == "configmaps").unwrap();
+        let mut cache = Cache::new(1, 4096);
+        let text = "x".repeat(1 << 20);
+        let mut previous = None;
+        for revision in 2..=100 {
+            let value = json!({"metadata": {"name": "big"}, "data": {"text": text}});
+            let object = Arc::new(Object::new(kind, Key::new("default", "big"), revision, &value));
+            let happened = if previous.is_some() { Happened::Modified } else { Happened::Added };
+            cache.publish(Change { happened, object: Arc::clone(&object), previous: previous.replace(object) });
+        }
+        let held = cache.of(kind);
+        assert!(held.history_bytes <= HISTORY_BYTES, "{} bytes", held.history_bytes);
+        assert!(held.history.len() >= 8, "{} changes", held.history.len());
+        assert_eq!(held.history_bytes, held.history.iter().map(Change::bytes).sum::<usize>());
+        // Who is behind is told so, who is not goes on.
+        assert!(cache.changes_after(kind, 2, 1).is_err());
+        assert_eq!(cache.changes_after(kind, 98, 10).unwrap().0.len(), 2);
     }
 }

@@ -1,7 +1,8 @@
 //! The database file: every object under `resource/namespace/name`, as a format byte and JSON.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -41,6 +42,7 @@ impl Disk {
     /// Opens or creates the file; returns its objects and the revision to go on from.
     pub(super) fn open(path: &Path) -> Result<(Self, Vec<Object>, u64), Error> {
         let failed = |source: Source| Error::Database { path: path.into(), source };
+        refuse_newer(path)?;
         let database = open_file(path).map_err(failed)?;
         let mut disk = Self { database, unwritten: BTreeMap::new(), reserved: 0 };
         let (format, revision) = disk.numbers().map_err(failed)?;
@@ -103,8 +105,8 @@ impl Disk {
         self.unwritten.insert(key, value);
     }
 
-    /// Writes what was noted and these changes, durably; `newest` is the newest revision in use. When it fails, nothing of `changes` is written, and
-    /// what was noted stays noted.
+    /// Writes what was noted and these changes, durably; `newest` is the newest revision in use. When it fails, nothing
+    /// of `changes` is written, and what was noted stays noted.
     pub(super) fn commit(&mut self, changes: &[Change], newest: u64) -> Result<(), Source> {
         let short = newest + BLOCK / 2 > self.reserved;
         let reserved = if short { newest + BLOCK } else { self.reserved };
@@ -134,10 +136,35 @@ impl Disk {
     }
 }
 
-/// Secrets are in it: only its owner may read it.
+/// Secrets are in it: only its owner may read it. A new file's name is durable when this returns.
 fn open_file(path: &Path) -> Result<Database, Source> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    let file = match options.clone().create_new(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path)?,
+        created => {
+            let file = created?;
+            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            File::open(directory)?.sync_all()?;
+            file
+        }
+    };
     Ok(Builder::new().set_cache_size(PAGE_CACHE).create_with_backend(FileBackend::new(file)?)?)
+}
+
+/// Refuses a database of a newer format before anything opens it for writing, which alters the file. One that was not
+/// closed in order can't be read so; it is repaired first, and its format looked at then.
+fn refuse_newer(path: &Path) -> Result<(), Error> {
+    let Ok(database) = Builder::new().set_cache_size(PAGE_CACHE).open_read_only(path) else { return Ok(()) };
+    let found = || -> Result<Option<u64>, Source> {
+        let transaction = database.begin_read()?;
+        Ok(transaction.open_table(NUMBERS)?.get("format")?.map(|format| format.value()))
+    };
+    match found() {
+        Ok(Some(found)) if found > FORMAT => Err(Error::Newer { path: path.into(), found, known: FORMAT }),
+        // Whatever is wrong with it comes up when it is opened.
+        _ => Ok(()),
+    }
 }
 
 fn encode(change: &Change) -> (String, Option<Bytes>) {
@@ -162,4 +189,48 @@ fn decode(at: &str, stored: &[u8]) -> Result<Option<Object>, Source> {
         .and_then(|version| version.parse().ok())
         .ok_or("it has no resource version")?;
     Ok(Some(Object::new(kind, Key::new(namespace, name), revision, &value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_database_of_a_newer_format_is_refused_and_left_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("api.redb");
+        let (disk, ..) = Disk::open(&path).unwrap();
+        let transaction = disk.database.begin_write().unwrap();
+        transaction.open_table(NUMBERS).unwrap().insert("format", FORMAT + 1).unwrap();
+        transaction.commit().unwrap();
+        drop(disk);
+        let before = fs::read(&path).unwrap();
+        let refused = Disk::open(&path).err().unwrap();
+        assert!(matches!(refused, Error::Newer { found, known, .. } if found == FORMAT + 1 && known == FORMAT));
+        assert!(fs::read(&path).unwrap() == before, "the file was altered");
+    }
+
+    #[test]
+    fn a_newer_database_that_was_not_closed_is_refused_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("api.redb");
+        let (disk, ..) = Disk::open(&path).unwrap();
+        let transaction = disk.database.begin_write().unwrap();
+        transaction.open_table(NUMBERS).unwrap().insert("format", FORMAT + 1).unwrap();
+        transaction.commit().unwrap();
+        let copy = directory.path().join("copy.redb");
+        fs::copy(&path, &copy).unwrap();
+        assert!(matches!(Disk::open(&copy).err().unwrap(), Error::Newer { .. }));
+    }
+
+    #[test]
+    fn only_its_owner_may_read_a_database() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("api.redb");
+        Disk::open(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
 }
