@@ -32,6 +32,9 @@ pub fn status(
     if let Goal::Refuse(refusal) = goal {
         return refused(pod, refusal, old, now);
     }
+    if ended_before_it_began(&old, seen) {
+        return PodStatus { observed_generation: pod.metadata.generation, ..old };
+    }
     let turn = Turn { pod, members: members(pod), seen, memory, node, now };
     let mut status = PodStatus {
         qos_class: Some(crate::qos::class(pod).name().to_owned()),
@@ -78,6 +81,13 @@ fn refused(pod: &Pod, refusal: &Refusal, old: PodStatus, now: Timestamp) -> PodS
         observed_generation: pod.metadata.generation,
         ..old
     }
+}
+
+/// Whether the pod was refused, by this agent or one before it: there is nothing more to tell of it than was told then.
+fn ended_before_it_began(old: &PodStatus, seen: &Observation) -> bool {
+    let untraced = old.container_statuses.is_none() && old.init_container_statuses.is_none();
+    let unseen = seen.containers.is_empty() && seen.sandboxes.is_empty();
+    is_terminal_phase(old.phase.as_deref()) && untraced && unseen
 }
 
 /// Whether nothing of the pod runs and nothing will: it has been stopped, or its sandbox was lost under a policy that

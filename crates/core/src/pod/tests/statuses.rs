@@ -227,6 +227,18 @@ fn a_refused_pod_failed_and_says_why() {
 }
 
 #[test]
+fn what_is_told_of_a_refused_pod_stays_when_the_agent_starts_anew() {
+    let mut pod = pod("Always", &[], &["a"]);
+    let goal = Goal::Refuse(Refusal { reason: "NodePorts".into(), message: "port 80 is held by n/q".into() });
+    let refused = status(&pod, &goal, &Observation::default(), &Memory::default(), &node(), at(5));
+    pod.status = Some(refused.clone());
+    let stop = Goal::Stop { kill_at: at(40), last: LastStep::Nothing };
+    for goal in [Goal::Run, stop] {
+        assert_eq!(status(&pod, &goal, &Observation::default(), &Memory::default(), &node(), at(30)), refused);
+    }
+}
+
+#[test]
 fn a_container_whose_record_is_lost_counts_as_restarted() {
     let mut pod = pod("Always", &[], &["a"]);
     let ran = in_sandbox(vec![container("a", "s0", 2, running())]);
