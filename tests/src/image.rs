@@ -1,4 +1,7 @@
-//! Images made on the spot, as `docker save` writes them.
+//! Images made on the spot: of busybox, as `docker save` writes them; of [Debian packages](debian), for a [registry].
+
+pub mod debian;
+pub mod registry;
 
 use std::path::{Path, PathBuf};
 

@@ -234,11 +234,20 @@ pub fn program() -> PathBuf {
 
 /// A program that was built beside this test.
 pub(crate) fn built(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a test has a path");
-    let profile = test.parent().and_then(Path::parent).expect("a test lies in target/<profile>/deps");
-    let path = profile.join(name);
+    let path = profile().join(name);
     assert!(path.exists(), "{} is missing: `cargo build -p podd -p podd-tests` makes it", path.display());
     path
+}
+
+/// `target/<profile>`.
+fn profile() -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    test.parent().and_then(Path::parent).expect("a test lies in target/<profile>/deps").to_owned()
+}
+
+/// `target`.
+pub(crate) fn target() -> PathBuf {
+    profile().parent().expect("a profile lies in target").to_owned()
 }
 
 fn processes_below(group: &Path) -> Vec<i32> {
