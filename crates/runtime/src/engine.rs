@@ -25,6 +25,7 @@ use crate::registry::Registry;
 use crate::sandbox::{Sandbox, Shim};
 use crate::shim::Launcher;
 use crate::stats::UsageCache;
+use crate::warnings::Warnings;
 
 /// A CRI runtime. Dropping it stops nothing: shims and containers go on, and the next one that is opened on the same
 /// directories finds them.
@@ -47,6 +48,7 @@ pub(crate) struct Engine {
     pub(crate) launcher: Launcher,
     pub(crate) events: Events,
     pub(crate) usage: UsageCache,
+    pub(crate) warnings: Warnings,
     /// The capabilities that a container can have at most.
     pub(crate) bounding: u64,
     tasks: TaskTracker,
@@ -149,6 +151,7 @@ impl Engine {
             launcher: Launcher::open(paths.shims(), config.boot_id.clone())?,
             events: Events::default(),
             usage: UsageCache::default(),
+            warnings: Warnings::default(),
             bounding: podd_sys::capability::bounding().context(|| "read the bounding set")?,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),

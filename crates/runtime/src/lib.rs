@@ -33,6 +33,7 @@ mod shim;
 mod signals;
 mod stats;
 mod status;
+mod warnings;
 
 pub use config::{Config, LogLimits};
 pub use engine::Runtime;

@@ -27,6 +27,8 @@ struct Settling {
     channel: OwnedFd,
     caller: Option<Caller>,
     deadline: i64,
+    /// What to tell besides.
+    warnings: Vec<String>,
 }
 
 /// What all containers of the pod have in common.
@@ -69,9 +71,9 @@ impl Sandbox {
             return Err(refuse(ShimErrorKind::Invalid, "set up sandbox", "not as many descriptors as namespaces"));
         }
         child::join_cgroups(&spec.cgroup_join)?;
+        let mut warnings = Vec::new();
         if let Some(value) = spec.oom_score_adj {
-            // The runtime has warned of what this machine forbids when it started.
-            child::adjust_oom_score(value, &mut Vec::new())?;
+            child::adjust_oom_score(value, &mut warnings)?;
         }
         let mut namespaces: Vec<_> = spec.namespaces.into_iter().zip(fds).collect();
         if spec.pid_namespace {
@@ -87,11 +89,12 @@ impl Sandbox {
             })?;
             namespaces.push((NamespaceKind::Pid, namespace));
             self.init = Some(init);
-            self.settling = Some(Settling { channel: ours, caller: Some(caller), deadline: process::deadline(0) });
+            let (caller, warnings) = (Some(caller), std::mem::take(&mut warnings));
+            self.settling = Some(Settling { channel: ours, caller, deadline: process::deadline(0), warnings });
         }
         self.namespaces = Namespaces(namespaces);
         self.id = Some(spec.id);
-        Ok(self.settling.is_none().then_some(Response::Done))
+        Ok(self.settling.is_none().then(|| is_set_up(warnings)))
     }
 
     /// The init is ready, or there will be none and the sandbox is not set up.
@@ -109,7 +112,9 @@ impl Sandbox {
     fn settle(&mut self, error: Option<ShimError>, poller: &Poller, outbox: &mut Outbox) {
         let Some(mut settling) = self.settling.take() else { return };
         poller.remove(&settling.channel);
-        let Some(error) = error else { return outbox.answer(&mut settling.caller, Ok(Response::Done)) };
+        let Some(error) = error else {
+            return outbox.answer(&mut settling.caller, Ok(is_set_up(settling.warnings)));
+        };
         if let Some(init) = self.init.take() {
             // Reaped as a child that nobody knows.
             init.kill();
@@ -151,4 +156,8 @@ impl Sandbox {
         let fds: Result<Vec<OwnedFd>, _> = self.namespaces.0.iter().map(|(_, fd)| fd.try_clone()).collect();
         Ok((self.namespaces.0.iter().map(|(kind, _)| *kind).collect(), fds.stage("share namespaces")?))
     }
+}
+
+fn is_set_up(warnings: Vec<String>) -> Response {
+    if warnings.is_empty() { Response::Done } else { Response::SetUp { warnings } }
 }

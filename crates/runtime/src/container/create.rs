@@ -30,13 +30,7 @@ impl Engine {
         let (container, plan, limits) = self.record_container(&sandbox, &config)?;
         match self.make_container(&container, &shim, plan, limits).await {
             Ok(created) => {
-                for warning in &created.warnings {
-                    tracing::warn!(
-                        container = container.id(),
-                        warning,
-                        "container made without what the machine forbids"
-                    );
-                }
+                self.warnings.tell(container.id(), &created.warnings);
                 let user = User { uid: created.user.uid, gid: created.user.gid, groups: created.user.groups };
                 container.change(|status| {
                     if status.stage == Stage::Creating {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use podd_cri::v1::{ContainerEventType, PodSandboxConfig};
-use podd_shim::wire::{NamespaceKind, Request, SandboxSpec};
+use podd_shim::wire::{NamespaceKind, Request, Response, SandboxSpec};
 use podd_sys::namespace::{PodNamespaces, PodNamespacesSpec, create_pod_namespaces};
 use tokio::sync::oneshot;
 
@@ -18,7 +18,7 @@ use crate::engine::{Engine, blocking, new_id};
 use crate::error::{Context, CriError, Result};
 use crate::network;
 use crate::records::{NamespaceMode, SandboxMeta, SandboxStage, SandboxStatus};
-use crate::shim::{Client, Launched};
+use crate::shim::{Client, Launched, unexpected};
 
 /// `oom_score_adj` of a shim: it goes after the containers and before the agent.
 const SHIM_OOM_SCORE_ADJ: i32 = -998;
@@ -117,8 +117,14 @@ impl Engine {
             init_cgroup_join,
         };
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-        shim.client.call_with_fds(Request::Setup(spec), &fds).await?;
-        Ok(())
+        match shim.client.call_with_fds(Request::Setup(spec), &fds).await?.0 {
+            Response::Done => Ok(()),
+            Response::SetUp { warnings } => {
+                self.warnings.tell(sandbox.id(), &warnings);
+                Ok(())
+            }
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// What the shim's half does before there is a shim, and its start.

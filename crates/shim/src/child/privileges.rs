@@ -1,11 +1,16 @@
 //! From root with everything to the container's user with its capabilities.
 
+use std::io;
+
 use podd_shim::wire::{CapabilitySets, Process, ResolvedUser};
 use podd_sys::capability;
 use podd_sys::rlimit::{self, Outcome as Limit};
 use rustix::process::{Gid, Uid};
 
 use crate::fault::{Outcome, Stage};
+
+/// The highest `oom_score_adj`, as the kernel has it; nobody is forbidden to take it.
+const OOM_SCORE_ADJ_MAX: i32 = 1000;
 
 /// The capabilities a process will have, cut to what this machine has at all.
 #[derive(Debug, Clone, Copy)]
@@ -74,21 +79,79 @@ pub(super) fn apply_limits(process: &Process, warnings: &mut Vec<String>) -> Out
     Ok(())
 }
 
-/// `oom_score_adj` of this process: lowering it below what it inherited needs `CAP_SYS_RESOURCE`.
+/// `oom_score_adj` of this process. Who has no `CAP_SYS_RESOURCE` cannot go below the lowest value that somebody with it
+/// has set before in this line of processes; nothing tells what that is.
 pub(crate) fn adjust_oom_score(value: i32, warnings: &mut Vec<String>) -> Outcome<()> {
-    match podd_sys::procfs::write("self/oom_score_adj", &value.to_string()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            warnings.push(format!("oom_score_adj {value}: lowering is not allowed here, left as it was"));
-            Ok(())
-        }
-        Err(error) => Err(error).stage("set oom_score_adj"),
+    let write = |value: i32| podd_sys::procfs::write("self/oom_score_adj", &value.to_string());
+    if clamp_oom_score(value, write).stage("set oom_score_adj")? {
+        // Without the value, so that all who meet it say the same.
+        warnings.push("oom_score_adj: it may not be lowered here as far as wanted, clamped".to_owned());
     }
+    Ok(())
+}
+
+/// Writes the value, or else the lowest above it that is taken. True if it had to be another one.
+fn clamp_oom_score(value: i32, mut write: impl FnMut(i32) -> io::Result<()>) -> io::Result<bool> {
+    let mut is_taken = |value| match write(value) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+        Err(error) => Err(error),
+    };
+    if is_taken(value)? {
+        return Ok(false);
+    }
+    let (mut refused, mut lowest) = (value, OOM_SCORE_ADJ_MAX);
+    while lowest - refused > 1 {
+        let middle = refused + (lowest - refused) / 2;
+        if is_taken(middle)? {
+            lowest = middle;
+        } else {
+            refused = middle;
+        }
+    }
+    // What was written last may have been refused, but what was taken last is the lowest: it is in force.
+    Ok(true)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is in force after `wanted` was asked for where nothing below `floor` is taken, and whether that is told.
+    fn clamped(wanted: i32, floor: i32, mut present: i32) -> (i32, bool) {
+        let write = |value| match value {
+            value if value < floor => Err(io::ErrorKind::PermissionDenied.into()),
+            value => {
+                present = value;
+                Ok(())
+            }
+        };
+        let told = clamp_oom_score(wanted, write).unwrap();
+        (present, told)
+    }
+
+    #[test]
+    fn an_oom_score_is_as_low_as_the_machine_lets_it_be() {
+        for (wanted, floor, present, want) in [
+            (-998, -1000, 0, (-998, false)),
+            (-997, 0, 0, (0, true)),
+            (-997, 0, 500, (0, true)),
+            (-997, -998, 0, (-997, false)),
+            (-997, -996, 0, (-996, true)),
+            (-1000, -999, 0, (-999, true)),
+            (300, 500, 700, (500, true)),
+            (300, 999, 1000, (999, true)),
+            (1000, 1000, 1000, (1000, false)),
+        ] {
+            assert_eq!(clamped(wanted, floor, present), want, "{wanted} with {floor}");
+        }
+    }
+
+    #[test]
+    fn an_oom_score_that_fails_otherwise_is_an_error() {
+        let error = clamp_oom_score(0, |_| Err(io::ErrorKind::InvalidInput.into())).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
 
     #[test]
     fn sets_are_cut_to_what_the_kernel_will_take() {

@@ -29,7 +29,7 @@ pub enum Request {
         /// The oldest it speaks.
         oldest: u32,
     },
-    /// Once in a shim's life. → [`Response::Done`].
+    /// Once in a shim's life. → [`Response::Done`], or [`Response::SetUp`] when there is something to tell.
     Setup(SandboxSpec),
     /// Makes a container up to the point of exec. → [`Response::Created`].
     Create(Box<ContainerSpec>),
@@ -133,6 +133,11 @@ pub enum Response {
     Done,
     /// To [`Request::Hello`].
     Welcome(Welcome),
+    /// To [`Request::Setup`], when not all was allowed.
+    SetUp {
+        /// What the machine did not allow and the shim went on without.
+        warnings: Vec<String>,
+    },
     /// To [`Request::Create`].
     Created(Created),
     /// To [`Request::Start`].

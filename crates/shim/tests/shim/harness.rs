@@ -30,6 +30,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Node {
     pub(crate) client: Client,
     pub(crate) shim: Spawned,
+    /// What the machine did not allow at its set-up.
+    pub(crate) warnings: Vec<String>,
     directory: TempDir,
     /// The first processes of containers: they end with the test.
     held: Vec<OwnedFd>,
@@ -52,7 +54,11 @@ impl Node {
         let kinds = vec![NamespaceKind::Net, NamespaceKind::Ipc, NamespaceKind::Uts];
         let spec = SandboxSpec { id: "sandbox".into(), namespaces: kinds, ..spec };
         let fds = fds.each_ref().map(AsFd::as_fd);
-        assert_eq!(node.client.call_with_fds(Request::Setup(spec), &fds).unwrap().0, Response::Done);
+        node.warnings = match node.client.call_with_fds(Request::Setup(spec), &fds).unwrap().0 {
+            Response::Done => Vec::new(),
+            Response::SetUp { warnings } => warnings,
+            other => panic!("{other:?}"),
+        };
         node
     }
 
@@ -74,7 +80,7 @@ impl Node {
         let (client, welcome) = Client::connect(&socket).unwrap();
         client.set_timeout(Some(PATIENCE)).unwrap();
         assert_eq!((welcome.pid, welcome.sandbox), (shim.pid, None));
-        Self { client, shim, directory, held: Vec::new(), reaped: false }
+        Self { client, shim, warnings: Vec::new(), directory, held: Vec::new(), reaped: false }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -195,6 +195,34 @@ fn the_shim_joins_its_own_group_and_holds_nothing_but_what_it_needs() {
 }
 
 #[test]
+fn an_oom_score_that_the_machine_forbids_is_clamped_and_told() {
+    // The lowest that this machine lets a process have.
+    let script = "for v in $(seq -998 1000); do echo $v 2>/dev/null >/proc/self/oom_score_adj && break; done; \
+        cat /proc/self/oom_score_adj";
+    let output = std::process::Command::new("sh").args(["-c", script]).output().unwrap();
+    let lowest: i32 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+    let score =
+        |pid: u32| fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim().parse::<i32>().unwrap();
+
+    for pid_namespace in [false, true] {
+        let mut node = Node::with(SandboxSpec { oom_score_adj: Some(-998), pid_namespace, ..SandboxSpec::default() });
+        let told = || match lowest {
+            -998 => vec![],
+            _ => vec!["oom_score_adj: it may not be lowered here as far as wanted, clamped".to_owned()],
+        };
+        assert_eq!((score(node.shim.pid), node.warnings.clone()), (lowest, told()));
+        let mut spec = node.spec("a", "sleep 1000");
+        spec.process.oom_score_adj = Some(-998);
+        let created = node.run(spec);
+        assert_eq!((score(created.pid), created.warnings), (lowest, told()));
+        let mut spec = node.spec("b", "sleep 1000");
+        spec.process.oom_score_adj = Some(1000);
+        let created = node.run(spec);
+        assert_eq!((score(created.pid), created.warnings), (1000, vec![]));
+    }
+}
+
+#[test]
 fn a_group_that_holds_the_shim_is_never_signalled() {
     let group = Group::new("pids");
     let mut node = Node::with(SandboxSpec { cgroup_join: group.join(), ..SandboxSpec::default() });
