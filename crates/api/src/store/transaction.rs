@@ -51,6 +51,16 @@ impl<'a> Transaction<'a> {
         objects.into_values().cloned().collect()
     }
 
+    /// Whether there is any object of a kind in a namespace: stops at the first.
+    pub(crate) fn holds_any(&self, kind: &'static Kind, namespace: &str) -> bool {
+        let start = (kind.plural, Key::new(namespace, ""));
+        let mut staged = (self.staged.range(start..))
+            .take_while(|((plural, key), _)| *plural == kind.plural && key.namespace == namespace);
+        let staged_away = |object: &Object| self.staged.contains_key(&(kind.plural, object.key.clone()));
+        staged.any(|(_, object)| object.is_some())
+            || self.cache.objects(kind, Some(namespace)).any(|object| !staged_away(object))
+    }
+
     /// Stages an object; its resource version is set here.
     pub(crate) fn put(&mut self, kind: &'static Kind, key: Key, value: Value) -> Arc<Object> {
         let previous = self.get(kind, &key);

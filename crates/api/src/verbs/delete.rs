@@ -7,6 +7,7 @@
 //! ```
 //! A namespace waits for its content; what empties it removes it, so that no controller has to look.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,21 @@ pub(crate) struct Deleted {
 
 /// Deletes an object, or marks it.
 pub(crate) fn delete(
+    transaction: &mut Transaction<'_>,
+    kind: &'static Kind,
+    key: &Key,
+    options: &DeleteOptions,
+    context: &Context,
+) -> Result<Deleted, Failure> {
+    let deleted = delete_one(transaction, kind, key, options, context)?;
+    if deleted.gone && kind.namespaced {
+        remove_empty_namespace(transaction, &key.namespace);
+    }
+    Ok(deleted)
+}
+
+/// The same, without a look at the namespace that may be left empty: whoever deletes many looks once.
+fn delete_one(
     transaction: &mut Transaction<'_>,
     kind: &'static Kind,
     key: &Key,
@@ -82,7 +98,7 @@ fn mark_or_remove(
         if !meta::is_deleting(&object) {
             object["metadata"]["deletionTimestamp"] = context.now.clone().into();
         }
-        return Deleted { object: remove(transaction, kind, key.clone(), object), gone: true };
+        return Deleted { object: transaction.remove(kind, key.clone(), object), gone: true };
     }
     let since = match deletion(&object) {
         Some((_, current)) if current == grace => {
@@ -145,16 +161,12 @@ fn delete_namespace(
     let options = DeleteOptions::default();
     for kind in KINDS.iter().filter(|kind| kind.namespaced) {
         for object in transaction.list(kind, Some(&key.name)) {
-            delete(transaction, kind, &object.key, &options, context)?;
+            delete_one(transaction, kind, &object.key, &options, context)?;
         }
     }
     Ok(match remove_empty_namespace(transaction, &key.name) {
         Some(object) => Deleted { object, gone: true },
-        None => match transaction.get(NAMESPACE, key) {
-            Some(object) => Deleted { object, gone: false },
-            // The last of its content took it along.
-            None => Deleted { object: marked, gone: true },
-        },
+        None => Deleted { object: marked, gone: false },
     })
 }
 
@@ -165,7 +177,7 @@ pub(super) fn remove_empty_namespace(transaction: &mut Transaction<'_>, name: &s
     let mut kinds = KINDS.iter().filter(|kind| kind.namespaced);
     let waits = !meta::is_deleting(&namespace)
         || meta::has_finalizers(&namespace)
-        || kinds.any(|kind| !transaction.list(kind, Some(name)).is_empty());
+        || kinds.any(|kind| transaction.holds_any(kind, name));
     (!waits).then(|| transaction.remove(NAMESPACE, key, namespace))
 }
 
@@ -181,10 +193,21 @@ pub(crate) fn delete_collection(
     let selected = transaction.list(kind, namespace).into_iter().filter(|o| selector.matches(o));
     let selected: Vec<Arc<Object>> = selected.take(MAX_COLLECTION).collect();
     let mut deleted = Vec::with_capacity(selected.len());
-    for object in selected {
-        deleted.push(delete(transaction, kind, &object.key, options, context)?.object);
+    for object in &selected {
+        deleted.push(delete_one(transaction, kind, &object.key, options, context)?.object);
     }
+    remove_empty_namespaces(transaction, kind, &selected);
     Ok(deleted)
+}
+
+/// Looks once at each namespace that objects were taken from.
+fn remove_empty_namespaces(transaction: &mut Transaction<'_>, kind: &Kind, taken: &[Arc<Object>]) {
+    if kind.namespaced {
+        let namespaces: BTreeSet<&str> = taken.iter().map(|object| object.key.namespace.as_str()).collect();
+        for namespace in namespaces {
+            remove_empty_namespace(transaction, namespace);
+        }
+    }
 }
 
 /// Removes the transient objects that were last written before `now - ttl`.
@@ -192,13 +215,15 @@ pub(crate) fn expire(transaction: &mut Transaction<'_>, now: Timestamp, ttl: Dur
     let ttl = SignedDuration::try_from(ttl).unwrap_or(SignedDuration::MAX);
     let mut expired = 0;
     for kind in KINDS.iter().filter(|kind| kind.transient) {
+        let mut removed = Vec::new();
         for object in transaction.list(kind, None) {
             let value = object.value();
             if last_written(&value).is_some_and(|written| now.duration_since(written) > ttl) {
-                remove(transaction, kind, object.key.clone(), value);
-                expired += 1;
+                removed.push(transaction.remove(kind, object.key.clone(), value));
             }
         }
+        remove_empty_namespaces(transaction, kind, &removed);
+        expired += removed.len();
     }
     expired
 }

@@ -140,3 +140,6 @@ fn refuse(kind: &Kind, object: &Value, errors: Vec<FieldError>) -> Result<(), Fa
     let name = name.or(object["metadata"]["generateName"].as_str()).unwrap_or_default();
     Err(Failure::invalid(kind, name, &told))
 }
+
+#[cfg(test)]
+mod tests;
