@@ -38,14 +38,22 @@ type Answer = Result<Response, Failure>;
 /// The routes: fixed paths first, everything else is a resource path.
 pub(crate) fn router(server: Arc<Server>) -> Router {
     Router::new()
-        .route("/version", get(|| async { json_response(StatusCode::OK, &discovery::version()) }))
+        .route("/version", get(version))
         .route("/healthz", get(|| async { "ok" }))
         .route("/livez", get(|| async { "ok" }))
         .route("/readyz", get(|| async { "ok" }))
         .route("/api", get(core_discovery))
         .route("/apis", get(group_discovery))
+        // Clients that are generated from Kubernetes' OpenAPI document write these with a slash at the end.
+        .route("/version/", get(version))
+        .route("/api/", get(core_discovery))
+        .route("/apis/", get(group_discovery))
         .fallback(resource)
         .with_state(server)
+}
+
+async fn version() -> Response {
+    json_response(StatusCode::OK, &discovery::version())
 }
 
 async fn core_discovery(headers: HeaderMap) -> Response {
