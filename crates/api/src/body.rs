@@ -7,15 +7,17 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 use crate::failure::Failure;
 
 /// The largest body, in bytes (upstream's limit).
 pub(crate) const MAX_BODY: usize = 3 << 20;
-/// Duplicate fields told of one body.
+/// Duplicate fields told of one body (upstream's limit).
 const MAX_DUPLICATES: usize = 100;
+/// Bytes of the path of a duplicate field; keys are the client's, and one may be as long as the body.
+const MAX_PATH: usize = 1024;
 
 /// A body as a value.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,7 +37,7 @@ pub(crate) fn media_type(headers: &HeaderMap) -> &str {
 pub(crate) async fn read(body: Body) -> Result<Bytes, Failure> {
     match Limited::new(body, MAX_BODY).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Failure::too_large(MAX_BODY)),
+        Err(error) if error.is::<LengthLimitError>() => Err(Failure::too_large(format!("limit is {MAX_BODY}"))),
         Err(error) => Err(Failure::bad_request(format!("read the body: {error}"))),
     }
 }
@@ -149,15 +151,19 @@ impl<'de> Visitor<'de> for Node<'_> {
             let value = entries.next_value_seed(seed)?;
             if map.contains_key(&key) {
                 let mut duplicates = self.duplicates.borrow_mut();
-                if duplicates.len() == MAX_DUPLICATES {
-                    return Err(A::Error::custom("too many duplicate fields"));
+                if duplicates.len() < MAX_DUPLICATES {
+                    duplicates.push(shortened(path()));
                 }
-                duplicates.push(path());
             }
             map.insert(key, value);
         }
         Ok(map.into())
     }
+}
+
+fn shortened(mut path: String) -> String {
+    path.truncate(path.floor_char_boundary(MAX_PATH));
+    path
 }
 
 #[cfg(test)]
@@ -172,6 +178,15 @@ mod tests {
         let document = json(text).unwrap();
         assert_eq!(document.value, json!({"a": {"b": 2, "c": [{"d": -1.5}]}, "e": "x", "f": true}));
         assert_eq!(document.duplicates, ["a.b", "a.c[0].d"]);
+    }
+
+    #[test]
+    fn a_hundred_duplicates_are_told_and_their_paths_cut_short() {
+        let key = "é".repeat(1000);
+        let text = format!("{{\"{key}\": {{{} \"a\": 1}}, \"b\": 2}}", "\"a\": 0, ".repeat(200));
+        let document = json(text.as_bytes()).unwrap();
+        assert_eq!((document.value[&key]["a"].as_i64(), document.duplicates.len()), (Some(1), 100));
+        assert_eq!(document.duplicates[0], "é".repeat(512));
     }
 
     #[test]

@@ -46,7 +46,10 @@ fn check_as(kind: &Kind, object: &Value) -> Vec<Objection> {
     }
     let Decoded { value: mut object, unknown } = match (kind.decode)(sent) {
         Ok(decoded) => decoded,
-        Err(problem) => return vec![Objection { path: problem.path, message: problem.message }],
+        Err(problem) => {
+            let (path, message) = problem.located();
+            return vec![Objection { path, message }];
+        }
     };
     let mut objections: Vec<Objection> =
         unknown.into_iter().map(|path| Objection { path, message: "unknown field".into() }).collect();

@@ -11,6 +11,8 @@ use serde_json::Value;
 const TRIALS: usize = 500;
 /// The largest object whose type error is located, in bytes of JSON.
 const LOCATED_BYTES: usize = 128 << 10;
+/// Unknown fields told of one object (upstream's limit).
+const MAX_UNKNOWN: usize = 100;
 
 /// An object as its type has it.
 #[derive(Debug, PartialEq)]
@@ -21,27 +23,40 @@ pub(crate) struct Decoded {
     pub(crate) unknown: Vec<String>,
 }
 
-/// A value of a wrong type.
-#[derive(Debug, PartialEq)]
+/// A value of a wrong type, somewhere in an object.
+#[derive(Debug, Clone)]
 pub(crate) struct TypeProblem {
-    /// The field's path; empty when it was not found.
-    pub(crate) path: String,
-    /// What was found, what was expected.
-    pub(crate) message: String,
+    /// In serde's words.
+    message: String,
+    /// The object, if it is small enough to look for the place.
+    object: Option<Value>,
+    /// What is wrong with an object of the type.
+    error: fn(&Value) -> Option<String>,
+}
+
+impl TypeProblem {
+    /// The field's path (empty when it was not found), and what was found there and expected. Reads the object up to
+    /// [`TRIALS`] times.
+    pub(crate) fn located(self) -> (String, String) {
+        let Self { message, object, error } = self;
+        let path = object.map_or_else(String::new, |mut object| locate(&mut object, &message, error));
+        (path, in_plain_words(&message))
+    }
 }
 
 /// Reads `value` as a `T`.
-pub(crate) fn typed<T: DeserializeOwned + Serialize>(mut value: Value) -> Result<Decoded, TypeProblem> {
+pub(crate) fn typed<T: DeserializeOwned + Serialize>(value: Value) -> Result<Decoded, TypeProblem> {
     let mut unknown = Vec::new();
-    match read::<T>(&value, &mut |path| unknown.push(path)) {
+    let mut note = |path| {
+        if unknown.len() < MAX_UNKNOWN {
+            unknown.push(path);
+        }
+    };
+    match read::<T>(&value, &mut note) {
         Ok(object) => Ok(Decoded { value: serde_json::to_value(object).expect("Kubernetes types are JSON"), unknown }),
         Err(message) => {
-            let path = if value.to_string().len() > LOCATED_BYTES {
-                String::new()
-            } else {
-                locate(&mut value, &message, &|value| read::<T>(value, &mut |_| {}).err())
-            };
-            Err(TypeProblem { path, message: in_plain_words(&message) })
+            let object = (value.to_string().len() <= LOCATED_BYTES).then_some(value);
+            Err(TypeProblem { message, object, error: |value| read::<T>(value, &mut |_| {}).err() })
         }
     }
 }
@@ -67,7 +82,7 @@ fn join(parent: &str, key: &str) -> String {
 
 /// The deepest field without which the object has another error, or none. serde tells no place, and asking it
 /// again is cheaper, in compile time above all, than a second set of deserializers that track one.
-fn locate(value: &mut Value, message: &str, error: &dyn Fn(&Value) -> Option<String>) -> String {
+fn locate(value: &mut Value, message: &str, error: fn(&Value) -> Option<String>) -> String {
     let mut path = String::new();
     let mut pointer = String::new();
     let mut trials = 0;
@@ -155,18 +170,24 @@ mod tests {
     }
 
     #[test]
+    fn a_hundred_unknown_fields_are_enough() {
+        let fields = (0..150).map(|n| (n.to_string(), Value::Null)).collect::<serde_json::Map<_, _>>();
+        assert_eq!(typed::<Pod>(fields.into()).unwrap().unknown.len(), 100);
+    }
+
+    #[test]
     fn a_wrong_type_is_told_with_its_path() {
         let container = |port: Value| json!({"name": "c", "ports": [{"containerPort": port}]});
         let value = json!({"spec": {"containers": [container(json!(1)), container(json!("x"))]}});
-        let problem = typed::<Pod>(value).unwrap_err();
-        assert_eq!(problem.path, "spec.containers[1].ports[0].containerPort");
-        assert_eq!(problem.message, "invalid type: string \"x\", expected an integer");
+        let (path, message) = typed::<Pod>(value).unwrap_err().located();
+        assert_eq!(path, "spec.containers[1].ports[0].containerPort");
+        assert_eq!(message, "invalid type: string \"x\", expected an integer");
     }
 
     #[test]
     fn the_first_of_two_wrong_types_is_told() {
         let value = json!({"spec": {"containers": "x", "volumes": 3}});
-        let problem = typed::<Pod>(value).unwrap_err();
-        assert_eq!(problem.path, "spec.containers");
+        let (path, _) = typed::<Pod>(value).unwrap_err().located();
+        assert_eq!(path, "spec.containers");
     }
 }

@@ -1,6 +1,7 @@
 //! The answers of refused requests: `Status` objects with upstream's codes, reasons, messages and causes.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -8,24 +9,34 @@ use podd_core::field::FieldError;
 use serde_json::{Value, json};
 
 use crate::apply::Conflict;
+use crate::decode::TypeProblem;
 use crate::kinds::Kind;
 
 /// A request that is refused, as it is told to the client.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Failure(Box<Body>);
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 struct Body {
     code: StatusCode,
     reason: &'static str,
     message: String,
     details: Option<Value>,
     retry_after: Option<u32>,
+    /// A problem whose field is still to be found.
+    unlocated: Option<TypeProblem>,
 }
 
 impl Failure {
     pub(crate) fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
-        Self(Box::new(Body { code, reason, message: message.into(), details: None, retry_after: None }))
+        Self(Box::new(Body {
+            code,
+            reason,
+            message: message.into(),
+            details: None,
+            retry_after: None,
+            unlocated: None,
+        }))
     }
 
     fn details(mut self, details: Value) -> Self {
@@ -45,6 +56,37 @@ impl Failure {
     /// A body that is no such object: each cause names a field.
     pub(crate) fn bad_fields(message: impl Into<String>, errors: &[FieldError]) -> Self {
         Self::bad_request(message).details(json!({ "causes": causes(errors) }))
+    }
+
+    /// A body that is no such object, or a patch that makes it none. `cannot` says so; where the wrong value is,
+    /// [`Failure::located`] finds.
+    pub(crate) fn mistyped(cannot: String, problem: TypeProblem) -> Self {
+        let mut failure = Self::bad_request(cannot);
+        failure.0.unlocated = Some(problem);
+        failure
+    }
+
+    /// Whether [`Failure::located`] has something to do.
+    pub(crate) fn is_unlocated(&self) -> bool {
+        self.0.unlocated.is_some()
+    }
+
+    /// The failure as it is told. Finding the field of a wrong type can take half a second: not for a thread that
+    /// others wait for.
+    pub(crate) fn located(mut self) -> Self {
+        let Some(problem) = self.0.unlocated.take() else {
+            return self;
+        };
+        let cannot = &self.0.message;
+        let (path, message) = problem.located();
+        if path.is_empty() {
+            return Self::bad_request(format!("{cannot}: {message}"));
+        }
+        let told = format!("{cannot}: {path}: {message}");
+        let mut wrong = FieldError::invalid(path, Value::Null, message);
+        wrong.reason = podd_core::field::Reason::TypeInvalid;
+        wrong.value = None;
+        Self::bad_fields(told, &[wrong])
     }
 
     /// No such path.
@@ -180,6 +222,13 @@ impl Failure {
         .details(json!({}))
     }
 
+    /// A part of an object has no such verb (watch, for one).
+    pub(crate) fn not_supported(kind: &Kind, part: &str, verb: &str) -> Self {
+        let message = format!("{verb} is not supported on resources of kind \"{}/{part}\"", kind.resource());
+        let details = json!({"group": kind.group, "kind": format!("{}/{part}", kind.plural)});
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).details(details)
+    }
+
     /// The body is in no format that is read here.
     pub(crate) fn unsupported_media_type(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
@@ -191,9 +240,9 @@ impl Failure {
         Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
     }
 
-    /// The body is larger than `limit` bytes.
-    pub(crate) fn too_large(limit: usize) -> Self {
-        let message = format!("Request entity too large: limit is {limit}");
+    /// A body, or what it asks for, is too large.
+    pub(crate) fn too_large(why: impl Display) -> Self {
+        let message = format!("Request entity too large: {why}");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
     }
 

@@ -13,6 +13,7 @@
 
 mod apply;
 mod body;
+mod bounds;
 mod check;
 mod config;
 mod decode;
@@ -28,6 +29,7 @@ mod server;
 mod store;
 mod target;
 mod verbs;
+mod warning;
 mod watch;
 
 use std::sync::{Arc, PoisonError, RwLock};

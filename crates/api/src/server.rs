@@ -23,6 +23,7 @@ use crate::selector::Selector;
 use crate::store::{Key, Object, Store, Transaction, Weight};
 use crate::target::Target;
 use crate::verbs::{self, Deleted, Patch, Written};
+use crate::warning::warn;
 use crate::watch::{self, WatchOptions};
 
 /// What every request has at hand.
@@ -75,7 +76,14 @@ fn discover(headers: &HeaderMap, core: bool, plain: fn() -> Value) -> Response {
 }
 
 async fn resource(State(server): State<Arc<Server>>, request: Request) -> Response {
-    server.serve(request).await.unwrap_or_else(Failure::into_response)
+    match server.serve(request).await {
+        Ok(response) => response,
+        Err(failure) if failure.is_unlocated() => {
+            let located = tokio::task::spawn_blocking(|| failure.located()).await;
+            located.unwrap_or_else(|_| Failure::internal("the look for the wrong field panicked")).into_response()
+        }
+        Err(failure) => failure.into_response(),
+    }
 }
 
 impl Server {
@@ -96,6 +104,11 @@ impl Server {
         }
         let target = Target::parse(&path)?;
         let query = Query::parse(request.uri())?;
+        if let Some(part) = target.subresource
+            && query.flag("watch")
+        {
+            return Err(Failure::not_supported(target.kind, part.name(), "watch"));
+        }
         match target.subresource {
             Some(Subresource::Log) => return proxy::log(&self, &target, &query, request).await,
             Some(Subresource::Exec) => return proxy::exec(&self, &target, &query, request).await,
@@ -193,7 +206,7 @@ impl Server {
         let code = if created { StatusCode::CREATED } else { StatusCode::OK };
         let mut response = json_bytes(object.json.clone());
         *response.status_mut() = code;
-        warn(&mut response, &warnings);
+        warn(response.headers_mut(), &warnings);
         Ok(response)
     }
 
@@ -264,17 +277,6 @@ fn success(kind: &Kind, object: &Object) -> Value {
     })
 }
 
-/// One `Warning` header for each, as RFC 7234 has them.
-fn warn(response: &mut Response, warnings: &[String]) {
-    for warning in warnings {
-        let text: String = warning.chars().filter(|c| !c.is_control() && c.is_ascii()).collect();
-        let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
-            response.headers_mut().append(header::WARNING, value);
-        }
-    }
-}
-
 fn found(value: Result<Value, Failure>) -> Answer {
     value.map(|value| json_response(StatusCode::OK, &value))
 }
@@ -295,3 +297,6 @@ impl Server {
         self.kubelet.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
+
+#[cfg(test)]
+mod tests;

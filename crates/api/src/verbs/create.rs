@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::{Written, refuse, who};
 use crate::apply;
+use crate::bounds;
 use crate::failure::Failure;
 use crate::kinds::{Context, Kind, NAMESPACE};
 use crate::meta;
@@ -119,5 +120,6 @@ fn put(
         return Err(Failure::already_exists(kind, &key.name));
     }
     let object = transaction.put(kind, key, object);
+    bounds::check_size(&object, None)?;
     Ok(Written { object, created: true, warnings })
 }

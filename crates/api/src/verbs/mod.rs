@@ -2,6 +2,7 @@
 
 mod create;
 mod delete;
+mod operations;
 mod patch;
 mod update;
 
@@ -17,7 +18,8 @@ use serde_json::Value;
 
 use crate::apply::Who;
 use crate::body::Document;
-use crate::decode::{Decoded, TypeProblem};
+use crate::bounds;
+use crate::decode::Decoded;
 use crate::failure::Failure;
 use crate::kinds::{Context, Kind, Subresource};
 use crate::query::{FieldValidation, WriteOptions};
@@ -75,17 +77,10 @@ fn check_type(kind: &Kind, value: &mut Value) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Reads a value as its type. Every object passes here: as it was sent, and as a patch or an apply made it.
 fn decode(kind: &Kind, value: Value) -> Result<Decoded, Failure> {
-    (kind.decode)(value).map_err(|TypeProblem { path, message }| {
-        let cannot = cannot_be_handled(kind);
-        if path.is_empty() {
-            return Failure::bad_request(format!("{cannot}: {message}"));
-        }
-        let mut wrong = FieldError::invalid(path.clone(), Value::Null, message.clone());
-        wrong.reason = podd_core::field::Reason::TypeInvalid;
-        wrong.value = None;
-        Failure::bad_fields(format!("{cannot}: {path}: {message}"), &[wrong])
-    })
+    bounds::check_depth(bounds::extent(&value).depth)?;
+    (kind.decode)(value).map_err(|problem| Failure::mistyped(cannot_be_handled(kind), problem))
 }
 
 fn cannot_be_handled(kind: &Kind) -> String {

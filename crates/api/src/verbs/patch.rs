@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::create::create_applied;
+use super::operations;
 use super::update::{Managed, Update, key};
 use super::{Written, check_type, decode, report, who};
 use crate::apply;
@@ -14,9 +15,6 @@ use crate::meta;
 use crate::query::WriteOptions;
 use crate::store::Transaction;
 use crate::target::Target;
-
-/// The most operations of one JSON patch (upstream's limit).
-const MAX_OPERATIONS: usize = 10_000;
 
 /// A patch as it was sent.
 pub(crate) enum Patch {
@@ -54,8 +52,10 @@ impl Patch {
 fn json_patch_of(bytes: &[u8]) -> Result<json_patch::Patch, Failure> {
     let patch: json_patch::Patch =
         serde_json::from_slice(bytes).map_err(|e| Failure::bad_request(format!("error decoding JSON patch: {e}")))?;
-    if patch.0.len() > MAX_OPERATIONS {
-        return Err(Failure::too_large(MAX_OPERATIONS));
+    let (asked, most) = (patch.0.len(), operations::MAX_OPERATIONS);
+    if asked > most {
+        let why = format!("The allowed maximum operations in a JSON patch is {most}, got {asked}");
+        return Err(Failure::too_large(why));
     }
     Ok(patch)
 }
@@ -71,10 +71,7 @@ pub(crate) fn patch(
     match patch {
         Patch::Apply(config) => apply_config(transaction, target, config, options, context),
         Patch::Json(patch) => {
-            let change = |object: &mut Value| {
-                json_patch::patch(object, &patch)
-                    .map_err(|e| Failure::unprocessable(format!("the server rejected our request: {e}")))
-            };
+            let change = |object: &mut Value| operations::apply(object, &patch);
             change_live(transaction, target, change, &[], options, context)
         }
         Patch::Merge(Document { value, duplicates }) => {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::body;
-use crate::kinds::{KINDS, NAMESPACE};
+use crate::kinds::{KINDS, NAMESPACE, POD};
 use crate::query::DeleteOptions;
 use crate::store::{Key, Store, Transaction, Weight};
 use crate::target::Target;
@@ -70,6 +70,23 @@ fn namespace_is_there(transaction: &Transaction<'_>) -> bool {
 
 fn delete_namespace(transaction: &mut Transaction<'_>) -> Deleted {
     delete(transaction, NAMESPACE, &Key::new("", "ns"), &DeleteOptions::default(), &context()).unwrap()
+}
+
+#[tokio::test]
+async fn the_place_of_a_wrong_type_is_not_looked_for_on_the_stores_thread() {
+    let stored = Stored::new().await;
+    let failure = stored.run(|transaction| {
+        let object = json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c", "image": "x"}]}});
+        make(transaction, POD, "ns", object);
+        let document = body::json(br#"{"spec": {"hostname": 3}}"#).unwrap();
+        let target = Target { kind: POD, namespace: Some("ns".into()), name: Some("a".into()), subresource: None };
+        patch(transaction, &target, Patch::Merge(document), &options(), &context()).err().unwrap()
+    });
+    let failure = failure.await;
+    assert!(failure.is_unlocated());
+    let located = failure.located();
+    assert!(!located.is_unlocated());
+    assert!(located.message().contains("spec.hostname: invalid type: integer `3`"), "{}", located.message());
 }
 
 #[tokio::test]

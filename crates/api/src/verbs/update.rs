@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{Written, refuse, who};
 use crate::apply;
+use crate::bounds;
 use crate::failure::Failure;
 use crate::kinds::{Context, Kind, NAMESPACE, Subresource};
 use crate::meta;
@@ -124,7 +125,10 @@ fn store(
     } else if new == *old {
         transaction.get(kind, &key).expect("its old state was just read")
     } else {
-        transaction.put(kind, key, new)
+        let before = transaction.get(kind, &key);
+        let object = transaction.put(kind, key, new);
+        bounds::check_size(&object, before.as_ref())?;
+        object
     };
     Ok(Written { object, created: false, warnings })
 }
