@@ -1,5 +1,7 @@
 //! The metadata of objects: what only the server sets, what clients may change, deletion marks.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use podd_core::field::FieldError;
 use podd_core::validation::{self, Scope};
@@ -133,9 +135,31 @@ pub(crate) fn validate(kind: &Kind, object: &Value) -> Vec<FieldError> {
     errors
 }
 
+/// What the rules for all kinds object to in a change: an object that goes gets no more finalizers.
+pub(crate) fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
+    if !is_deleting(old) {
+        return Vec::new();
+    }
+    let before: BTreeSet<&str> = finalizers(old).collect();
+    let added: BTreeSet<&str> = finalizers(new).filter(|finalizer| !before.contains(finalizer)).collect();
+    if added.is_empty() {
+        return Vec::new();
+    }
+    let list: Vec<String> = added.iter().map(|finalizer| format!("{finalizer:?}")).collect();
+    let detail = format!(
+        "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+        list.join(", ")
+    );
+    vec![FieldError::forbidden("metadata.finalizers", detail)]
+}
+
+fn finalizers(object: &Value) -> impl Iterator<Item = &str> {
+    object["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str)
+}
+
 /// Whether somebody has to act before the object can go.
 pub(crate) fn has_finalizers(object: &Value) -> bool {
-    object["metadata"]["finalizers"].as_array().is_some_and(|list| !list.is_empty())
+    finalizers(object).next().is_some()
 }
 
 /// Whether the object was asked to go.
@@ -160,6 +184,22 @@ pub(crate) fn next_generation(object: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_object_that_goes_loses_finalizers_and_gets_none() {
+        let old = |deleting: Value| json!({"metadata": {"finalizers": ["a/b", "a/c"], "deletionTimestamp": deleting}});
+        let new = |finalizers: Value| json!({"metadata": {"finalizers": finalizers}});
+        let going = old("2026-11-26T12:00:00Z".into());
+        for fine in [json!(["a/c", "a/b"]), json!(["a/c"]), json!([]), Value::Null] {
+            assert_eq!(validate_update(&new(fine), &going), []);
+        }
+        let more = new(json!(["x/z", "a/b", "x/y", "x/z"]));
+        assert_eq!(validate_update(&more, &old(Value::Null)), []);
+        let [refused] = &validate_update(&more, &going)[..] else { panic!("one objection") };
+        let told = "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, \
+                    found new finalizers []string{\"x/y\", \"x/z\"}";
+        assert_eq!(refused.to_string(), told);
+    }
 
     #[test]
     fn generated_names_keep_their_base_within_a_label() {

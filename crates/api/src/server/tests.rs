@@ -134,6 +134,33 @@ async fn a_thousand_unknown_fields_are_not_a_thousand_headers() {
 }
 
 #[tokio::test]
+async fn an_object_that_goes_takes_no_new_finalizer_on_any_way() {
+    let served = Served::new().await;
+    let mut object = pod();
+    object["metadata"]["finalizers"] = json!(["x/old"]);
+    served.create(PODS, &object).await;
+    assert_eq!(served.ask("DELETE", &path(""), "", "").await.code, 200);
+    let more = json!({"metadata": {"finalizers": ["x/old", "x/new"]}}).to_string();
+    let mut whole = served.ask("GET", &path(""), "", "").await.body;
+    whole["metadata"]["finalizers"] = json!(["x/old", "x/new"]);
+    let ways = [
+        ("PATCH", path(""), MERGE, more.clone()),
+        ("PATCH", path("/status"), MERGE, more.clone()),
+        ("PATCH", path("?fieldManager=m"), APPLY, more),
+        ("PUT", path(""), JSON, whole.to_string()),
+    ];
+    for (method, path, media_type, body) in ways {
+        let reply = served.ask(method, &path, media_type, body).await;
+        assert_eq!(reply.code, 422, "{method} {path} {media_type}");
+        let cause = &reply.body["details"]["causes"][0];
+        assert_eq!((&cause["field"], &cause["reason"]), (&json!("metadata.finalizers"), &json!("FieldValueForbidden")));
+        assert!(cause["message"].as_str().unwrap().ends_with("found new finalizers []string{\"x/new\"}"), "{cause}");
+    }
+    let none = json!({"metadata": {"finalizers": []}}).to_string();
+    assert_eq!(served.ask("PATCH", &path(""), MERGE, none).await.code, 200);
+}
+
+#[tokio::test]
 async fn a_part_of_an_object_is_not_watched() {
     let served = Served::new().await;
     served.create(PODS, &pod()).await;

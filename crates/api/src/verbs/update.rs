@@ -80,6 +80,7 @@ impl Update {
             errors.extend((kind.validate_update)(&new, &old));
         }
         errors.extend(meta::validate(kind, &new));
+        errors.extend(meta::validate_update(&new, &old));
         refuse(kind, &new, errors)?;
         if new["spec"] != old["spec"] {
             meta::next_generation(&mut new);
