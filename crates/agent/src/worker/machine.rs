@@ -11,78 +11,37 @@
 //! While a short action runs nothing is decided. Beside patient ones deciding goes on: one that the newest decision does
 //! not contain any more is given up, and a kill is replaced by one with an earlier deadline.
 
+pub(crate) use self::traffic::{Command, Event, Order};
+
+mod rivals;
+#[cfg(test)]
+mod tests;
+mod traffic;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
 
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use podd_core::pod::{
     Action, Decision, Failure, Goal, Memory, NodeFacts, Observation, Outcome, Resources, Target, decide, status,
 };
 use tracing::{debug, info};
 
+use self::rivals::{is_sooner, same, touches_runtime};
 use super::{
     act::Acted,
-    publishing::Publishing,
-    reports::{Report, reports},
+    publishing::{Publishing, after, merged},
+    reports::reports,
     services::{Prepared, PublishError},
     wish::Wish,
 };
 
 /// First and longest wait before a runtime that did not answer is asked again.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
-
-/// What happens to a worker.
-#[derive(Debug)]
-pub(crate) enum Event {
-    /// Something else is wanted.
-    Wish(Wish),
-    /// Something may have happened to the pod.
-    Nudge,
-    /// A look is over.
-    Seen(Result<Observation, tonic::Status>),
-    /// An action has ended.
-    Acted(Action, Result<Acted, Failure>),
-    /// A publication has ended.
-    Published(Result<(), PublishError>),
-    /// It is time.
-    Time,
-}
-
-/// What a worker is to do.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// Look at the pod, and tell.
-    Look,
-    /// Do this, and tell.
-    Act(Box<Order>),
-    /// Give up what is under way for this target.
-    Abandon(Target),
-    /// Publish this status of this pod, and tell.
-    Publish(Arc<Pod>, Box<PodStatus>),
-    /// Write the back-offs before anything that follows.
-    Save,
-    /// Record an event.
-    Report(Report),
-    /// Nothing of the pod is left to do, ever.
-    Finish,
-}
-
-/// An action with all that its execution needs.
-#[derive(Debug)]
-pub(crate) struct Order {
-    pub(crate) action: Action,
-    pub(crate) pod: Arc<Pod>,
-    pub(crate) prepared: Option<Arc<Prepared>>,
-    /// Addresses of the sandbox that a container is started in.
-    pub(crate) ips: Vec<IpAddr>,
-    /// Whether the same container was told to stop before: the event is not repeated.
-    pub(crate) again: bool,
-}
 
 /// The worker of one pod.
 pub(crate) struct Machine {
@@ -379,54 +338,4 @@ impl Machine {
         let order = Order { action, pod: self.pod.clone(), prepared: self.prepared.clone(), ips, again };
         commands.push(Command::Act(Box::new(order)));
     }
-}
-
-/// Whether two patient actions are the same wish; the grace of a kill may differ.
-fn same(one: &Action, other: &Action) -> bool {
-    match (one, other) {
-        (Action::KillContainer { id, .. }, Action::KillContainer { id: other, .. }) => id == other,
-        _ => one == other,
-    }
-}
-
-/// Whether a kill ends earlier than the one under way.
-fn is_sooner(new: &Action, running: &Action) -> bool {
-    match (new, running) {
-        (Action::KillContainer { deadline: new, .. }, Action::KillContainer { deadline: old, .. }) => new < old,
-        _ => false,
-    }
-}
-
-/// Whether the runtime looks different after it.
-fn touches_runtime(action: &Action) -> bool {
-    match action {
-        Action::Prepare
-        | Action::InspectImage { .. }
-        | Action::PullImage { .. }
-        | Action::PublishFinalStatus
-        | Action::Release
-        | Action::Suspend
-        | Action::DeleteObject => false,
-        Action::CreateSandbox { .. }
-        | Action::StopSandbox { .. }
-        | Action::RemoveSandbox { .. }
-        | Action::StartContainer { .. }
-        | Action::KillContainer { .. }
-        | Action::RemoveContainer { .. } => true,
-    }
-}
-
-/// Our status with the conditions that others wrote into the object's.
-fn merged(ours: Option<PodStatus>, theirs: Option<PodStatus>) -> Option<PodStatus> {
-    let mut status = ours?;
-    let is_ours = |kind: &str| podd_core::pod::OUR_CONDITIONS.contains(&kind);
-    let foreign = theirs.into_iter().flat_map(|s| s.conditions.unwrap_or_default()).filter(|c| !is_ours(&c.type_));
-    let own = status.conditions.take().unwrap_or_default().into_iter().filter(|c| is_ours(&c.type_));
-    let conditions: Vec<_> = foreign.chain(own).collect();
-    status.conditions = (!conditions.is_empty()).then_some(conditions);
-    Some(status)
-}
-
-pub(super) fn after(at: Timestamp, by: Duration) -> Timestamp {
-    at.checked_add(SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX)).unwrap_or(Timestamp::MAX)
 }

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::PodStatus;
 
-use super::{machine::after, services::PublishError};
+use super::services::PublishError;
 
 /// How long a status is held back while the pod is on its way to another one.
 const HOLD_BACK: Duration = Duration::from_millis(100);
@@ -95,6 +95,21 @@ impl Publishing {
             }
         }
     }
+}
+
+/// Our status with the conditions that others wrote into the object's.
+pub(super) fn merged(ours: Option<PodStatus>, theirs: Option<PodStatus>) -> Option<PodStatus> {
+    let mut status = ours?;
+    let is_ours = |kind: &str| podd_core::pod::OUR_CONDITIONS.contains(&kind);
+    let foreign = theirs.into_iter().flat_map(|s| s.conditions.unwrap_or_default()).filter(|c| !is_ours(&c.type_));
+    let own = status.conditions.take().unwrap_or_default().into_iter().filter(|c| is_ours(&c.type_));
+    let conditions: Vec<_> = foreign.chain(own).collect();
+    status.conditions = (!conditions.is_empty()).then_some(conditions);
+    Some(status)
+}
+
+pub(super) fn after(at: Timestamp, by: Duration) -> Timestamp {
+    at.checked_add(SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX)).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]
