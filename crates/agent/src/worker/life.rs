@@ -1,6 +1,9 @@
 //! One pod's worker as a task: it feeds its [`Machine`] with events and carries out what the machine commands. Looks,
 //! actions and publications run beside it; nothing here decides anything.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
