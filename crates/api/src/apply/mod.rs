@@ -16,3 +16,6 @@ pub(crate) use schema::{EVENT, NAMESPACE, NODE, OBJECT, POD, Schema};
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod properties;
