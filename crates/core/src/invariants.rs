@@ -1,10 +1,14 @@
 //! What must be true of a pod whatever happens: a checker that knows nothing of how `decide` decides. Tests and the
 //! simulation show it every decision, every state of the runtime and every published status.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 
 use crate::pod::{
     Action, ContainerSeen, ContainerState, Decision, Goal, LastStep, Observation, Resources, SandboxState,
@@ -137,6 +141,8 @@ fn nothing_runs(seen: &Observation) -> Check {
 pub struct History {
     /// Every instance that ever ran, by container id.
     ran: BTreeMap<String, Ran>,
+    /// Of these nobody can know any more how they ended; only their restart counts still bind.
+    forgotten: BTreeSet<String>,
     published: Option<PodStatus>,
 }
 
@@ -170,12 +176,18 @@ impl History {
         self.order(seen, &inits, &regulars)
     }
 
+    /// Somebody removed records from the runtime: what ran so far may run again, and need not wait for its back-off.
+    pub fn records_lost(&mut self) {
+        self.forgotten.extend(self.ran.keys().cloned());
+    }
+
     /// Checks a status that is being published.
     pub fn publish(&mut self, pod: &Pod, status: &PodStatus) -> Check {
         if let Some(old) = self.published.replace(status.clone()) {
             let (was, is) = (phase_of(Some(&old)), phase_of(Some(status)));
             if was.is_some_and(is_final) {
                 hold(was == is, || format!("phase left {was:?} for {is:?}"))?;
+                ends_stay(&old, status)?;
             }
             for new in all_statuses(status) {
                 let before = all_statuses(&old).find(|s| s.name == new.name);
@@ -199,13 +211,25 @@ impl History {
         if phase_of(Some(status)) == Some("Succeeded")
             && pod.status.as_ref().is_none_or(|s| phase_of(Some(s)) != Some("Succeeded"))
         {
-            let code = |s: &k8s_openapi::api::core::v1::ContainerStatus| {
-                s.state.as_ref().and_then(|s| s.terminated.as_ref()).map(|t| t.exit_code)
-            };
+            let code = |s: &ContainerStatus| s.state.as_ref().and_then(|s| s.terminated.as_ref()).map(|t| t.exit_code);
             let all = status.container_statuses.iter().flatten().all(|s| code(s) == Some(0));
             hold(all, || "succeeded without every container at exit code 0".to_owned())?;
         }
         Ok(())
+    }
+
+    /// Checks that the last status of a pod tells an end of whatever ran.
+    pub fn tells_all(&self, status: &PodStatus) -> Check {
+        let ended = |s: &ContainerStatus| s.state.as_ref().is_some_and(|s| s.terminated.is_some());
+        for ran in self.known() {
+            let told = all_statuses(status).find(|s| s.name == ran.name).is_some_and(ended);
+            hold(told, || format!("the last status tells no end of {}", ran.name))?;
+        }
+        Ok(())
+    }
+
+    fn known(&self) -> impl Iterator<Item = &Ran> {
+        self.ran.iter().filter(|(id, _)| !self.forgotten.contains(*id)).map(|(_, ran)| ran)
     }
 
     /// Takes in one instance: a new one must be allowed to have started when it did.
@@ -220,19 +244,20 @@ impl History {
             return Ok(());
         }
         let name = &seen.name;
-        let mut before: Vec<_> = self.ran.values().filter(|r| r.name == *name).collect();
-        before.sort_by_key(|r| (r.started_at, r.count));
-        hold(before.iter().all(|r| r.count < seen.restart_count), || {
+        hold(self.ran.values().filter(|r| r.name == *name).all(|r| r.count < seen.restart_count), || {
             format!("{name} ran before with restart count {} or a higher one", seen.restart_count)
         })?;
+        let mut before: Vec<_> = self.known().filter(|r| r.name == *name).collect();
+        before.sort_by_key(|r| (r.started_at, r.count));
         let policy = pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).unwrap_or("Always");
+        hold(policy != "Never" || before.is_empty(), || format!("{name} ran again under Never"))?;
+        let elsewhere = self.known().any(|r| r.sandbox != seen.sandbox_id);
+        hold(policy != "Never" || !elsewhere, || format!("{name} ran in another sandbox under Never"))?;
         let ended_well = |r: &&Ran| r.exit.is_some_and(|(code, _)| code == 0);
         if is_init {
             let here = || before.iter().copied().filter(|r| r.sandbox == seen.sandbox_id);
             hold(!here().any(|r| ended_well(&r)), || format!("init container {name} ran again after success"))?;
-            hold(policy != "Never" || here().count() == 0, || format!("init container {name} ran again under Never"))?;
         } else {
-            hold(policy != "Never" || before.is_empty(), || format!("{name} ran again under Never"))?;
             hold(policy != "OnFailure" || !before.iter().copied().any(|r| ended_well(&r)), || {
                 format!("{name} ran again under OnFailure after success")
             })?;
@@ -272,6 +297,16 @@ impl History {
     }
 }
 
+/// In a pod that has ended, whatever has ended stays so.
+fn ends_stay(old: &PodStatus, new: &PodStatus) -> Check {
+    for before in all_statuses(old).filter(|s| s.state.as_ref().is_some_and(|s| s.terminated.is_some())) {
+        let after = all_statuses(new).find(|s| s.name == before.name && s.restart_count == before.restart_count);
+        let ended = |s: &ContainerStatus| s.state.as_ref().is_some_and(|s| s.terminated.is_some());
+        hold(after.is_none_or(ended), || format!("{} had ended in a pod that has", before.name))?;
+    }
+    Ok(())
+}
+
 /// The place of a start in the row of its back-off, or the violation that it came too early: the first restart may come
 /// at once, the next after 10 s, then 20 s, … up to 300 s; a run of more than 600 s, or another image, ends the row.
 fn back_off_row(last: &Ran, seen: &ContainerSeen, started_at: Timestamp) -> Result<u32, Violation> {
@@ -306,7 +341,7 @@ fn phase_of(status: Option<&PodStatus>) -> Option<&str> {
     status.and_then(|s| s.phase.as_deref())
 }
 
-fn all_statuses(status: &PodStatus) -> impl Iterator<Item = &k8s_openapi::api::core::v1::ContainerStatus> {
+fn all_statuses(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
     status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten())
 }
 

@@ -143,6 +143,20 @@ async fn a_hanging_pull_does_not_hold_up_a_deletion() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_changed_image_does_not_wait_for_the_pull_of_the_old_one() {
+    let mut world = World::new();
+    world.start_agent();
+    world.fake.pull("web:1", Pull { after: Duration::from_secs(600), error: None });
+    let mut web = pod("web", "Always", &[], &["web"]);
+    world.apply(web.clone());
+    world.pass(Duration::from_secs(3)).await;
+    web.spec.as_mut().expect("a spec").containers[0].image = Some("web:2".into());
+    web.metadata.generation = Some(2);
+    world.apply(web);
+    world.until("up", SOON, is_running("uid-web")).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn pods_that_want_one_image_wait_for_one_pull() {
     let mut world = World::new();
     world.start_agent();
@@ -226,7 +240,7 @@ async fn the_node_goes_down_and_its_pods_come_back_as_after_a_reboot() {
         world.apply(pod(name, policy, &[], &["web"]));
     }
     world.until("up", SOON, |w| running(w, "uid-web") + running(w, "uid-job") == 2).await;
-    world.dispatcher().stop_pods(Some(Duration::from_secs(5))).await;
+    world.stop_pods(Duration::from_secs(5)).await;
     let snapshot = world.fake.snapshot();
     assert!(snapshot.sandboxes.iter().all(|s| s.state() == podd_cri::v1::PodSandboxState::SandboxNotready));
     assert!(world.is_released("uid-web") && world.is_released("uid-job"));

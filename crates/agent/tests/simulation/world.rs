@@ -1,34 +1,33 @@
 //! The world around the dispatcher, without any of its code: the fake runtime, an API that keeps objects, a node that keeps
 //! volumes, a clock. Agents come and go in it; all else outlives them.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+mod outside;
+mod seam;
+mod truth;
 
-use async_trait::async_trait;
-use jiff::Timestamp;
-use k8s_openapi::{
-    api::core::v1::{Pod, PodStatus},
-    apimachinery::pkg::apis::meta::v1::Time,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
 use podd_agent::{
     events::{Record, Recorder},
-    worker::{Clock, Dispatcher, PodObjects, PodResources, Prepared, PublishError, Services, Settings, Source, Update},
+    worker::{Clock, Dispatcher, Services, Settings, Source, Update},
 };
-use podd_core::{
-    invariants::History,
-    pod::{ContainerSeen, ContainerState, Exit, Failure, NodeFacts, Observation, SandboxSeen, SandboxState},
-};
+use podd_core::pod::{ContainerState, NodeFacts, Observation};
 use podd_cri::{
+    RuntimeService as _,
     fake::{FakeRuntime, TokioClock},
     v1,
 };
 use tempfile::TempDir;
 use tokio::sync::mpsc;
+use tonic::{Request, Status};
+
+use self::{
+    outside::{Outside, is_final, uid},
+    seam::Seam,
+    truth::observation,
+};
 
 /// When every simulation begins.
 const START: i64 = 1_800_000_000;
@@ -37,8 +36,8 @@ const START: i64 = 1_800_000_000;
 pub(crate) struct World {
     pub(crate) fake: FakeRuntime,
     pub(crate) clock: Clock,
-    inner: Arc<Inner>,
-    directory: TempDir,
+    outside: Arc<Outside>,
+    _directory: TempDir,
     agent: Option<Agent>,
 }
 
@@ -48,43 +47,15 @@ struct Agent {
     events: mpsc::Receiver<Record>,
 }
 
-/// What the API and the node keep.
-struct Inner {
-    clock: Clock,
-    pods_dir: PathBuf,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    objects: BTreeMap<String, Pod>,
-    /// Pods that ever were, with the newest object and all that is known of their past.
-    lives: BTreeMap<String, Life>,
-    watch: Option<mpsc::UnboundedSender<Update>>,
-    prepared: BTreeSet<String>,
-    broken: Option<Chance>,
-    writes: usize,
-    violations: Vec<String>,
-}
-
-type Chance = Box<dyn FnMut() -> bool + Send>;
-
-struct Life {
-    pod: Pod,
-    history: History,
-    /// When a phase that is final was accepted.
-    ended_at: Option<Timestamp>,
-}
-
 impl World {
     pub(crate) fn new() -> World {
         let start = Timestamp::from_second(START).expect("a time");
         let clock = Clock::virtual_from(start);
         let fake = FakeRuntime::new(TokioClock::new(i64::try_from(start.as_nanosecond()).expect("a time of ours")));
         let directory = tempfile::tempdir().expect("a directory");
-        let pods_dir = directory.path().join("pods");
-        let inner = Arc::new(Inner { clock, pods_dir, state: Mutex::default() });
-        World { fake, clock, inner, directory, agent: None }
+        let (pods_dir, log_root) = (directory.path().join("pods"), directory.path().join("logs"));
+        let outside = Arc::new(Outside::new(clock, pods_dir, log_root));
+        World { fake, clock, outside, _directory: directory, agent: None }
     }
 
     /// Starts an agent, which hears of all objects and that this is all.
@@ -92,6 +63,12 @@ impl World {
         assert!(self.agent.is_none(), "one agent at a time");
         // A full queue drops what nobody takes.
         let (recorder, events) = Recorder::queue(1000);
+        {
+            // The next one finds the port free.
+            let mut state = self.outside.state();
+            state.refused.clear();
+            state.resting = false;
+        }
         let dispatcher = Dispatcher::start(self.services(recorder), vec![Source::Api]);
         self.connect(dispatcher, events);
     }
@@ -103,12 +80,13 @@ impl World {
     }
 
     fn services(&self, recorder: Recorder) -> Arc<Services> {
-        let (runtime, images) = self.fake.services();
+        let (_, images) = self.fake.services();
+        let seam = Arc::new(Seam::new(self.fake.clone(), self.outside.clone()));
         Arc::new(Services {
-            runtime,
+            runtime: seam.clone(),
             images,
-            resources: self.inner.clone(),
-            objects: self.inner.clone(),
+            resources: seam.clone(),
+            objects: seam,
             recorder,
             node: NodeFacts {
                 name: "node".into(),
@@ -117,8 +95,8 @@ impl World {
                 max_restart_period: Duration::from_secs(300),
             },
             settings: Settings {
-                log_root: self.directory.path().join("logs"),
-                pods_dir: self.inner.pods_dir.clone(),
+                log_root: self.outside.log_root.clone(),
+                pods_dir: self.outside.pods_dir.clone(),
                 seccomp_default: true,
                 memory_capacity: 1 << 30,
                 resync: Duration::from_secs(30),
@@ -131,9 +109,9 @@ impl World {
     fn connect(&mut self, dispatcher: Dispatcher, events: mpsc::Receiver<Record>) {
         let (watch, mut changes) = mpsc::unbounded_channel();
         {
-            let mut state = self.inner.state();
+            let mut state = self.outside.state();
             for pod in state.objects.values() {
-                watch.send(Update::Applied(Source::Api, Arc::new(pod.clone()))).expect("open");
+                watch.send(state.update(pod.clone())).expect("open");
             }
             watch.send(Update::Synced(Source::Api)).expect("open");
             state.watch = Some(watch);
@@ -154,7 +132,7 @@ impl World {
         if let Some(agent) = self.agent.take() {
             agent.pump.abort();
         }
-        self.inner.state().watch = None;
+        self.outside.state().watch = None;
     }
 
     /// The agent ends in order.
@@ -163,7 +141,7 @@ impl World {
             agent.dispatcher.close().await;
             agent.pump.abort();
         }
-        self.inner.state().watch = None;
+        self.outside.state().watch = None;
     }
 
     pub(crate) fn has_agent(&self) -> bool {
@@ -183,13 +161,32 @@ impl World {
 
     /// Each write to the API and each preparation of the node fails when this says so.
     pub(crate) fn break_by(&self, chance: impl FnMut() -> bool + Send + 'static) {
-        self.inner.state().broken = Some(Box::new(chance));
+        self.outside.state().broken = Some(Box::new(chance));
+    }
+
+    /// Each write to the API and each change of the node takes so long.
+    pub(crate) fn slow_by(&self, wait: impl FnMut() -> Duration + Send + 'static) {
+        self.outside.state().slow = Some(Box::new(wait));
     }
 
     /// Nothing fails any more.
     pub(crate) fn heal(&self) {
         self.fake.heal();
-        self.inner.state().broken = None;
+        let mut state = self.outside.state();
+        (state.broken, state.slow) = (None, None);
+    }
+
+    /// The machine starts anew: no agent, nothing runs, nothing is mounted.
+    pub(crate) fn reboot(&mut self) {
+        self.kill_agent();
+        self.fake.reboot();
+        self.outside.state().prepared.clear();
+    }
+
+    /// The node goes down in order: its agent stops all pods.
+    pub(crate) async fn stop_pods(&self, grace: Duration) {
+        self.outside.state().resting = true;
+        self.dispatcher().stop_pods(Some(grace)).await;
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -199,16 +196,79 @@ impl World {
     // ---- What users do ----
 
     pub(crate) fn apply(&self, pod: Pod) {
-        let mut state = self.inner.state();
+        let mut state = self.outside.state();
         state.applied(pod);
     }
 
+    /// A pod that the present agent will not take; the next one would.
+    pub(crate) fn apply_refused(&self, pod: Pod) {
+        let mut state = self.outside.state();
+        state.refused.insert(uid(&pod).to_owned());
+        state.applied(pod);
+    }
+
+    /// A controller gives up a pod of a node that it does not hear of.
+    ///
+    /// # Panics
+    /// When there is an agent: it would be heard of.
+    pub(crate) fn fail_by_others(&self, uid: &str) {
+        assert!(self.agent.is_none(), "the node is away");
+        let mut pod = self.object(uid).expect("an object");
+        let mut status = pod.status.take().unwrap_or_default();
+        if is_final(&status) {
+            return;
+        }
+        (status.phase, status.reason) = (Some("Failed".into()), Some("NodeLost".into()));
+        let now = self.now();
+        let mut state = self.outside.state();
+        let life = state.lives.get_mut(uid).expect("it was applied");
+        life.history.publish(&pod, &status).expect("a phase that was not final may become so");
+        (life.ended_at, life.ended_by_others) = (Some(now), true);
+        pod.status = Some(status);
+        state.applied(pod);
+    }
+
+    /// Somebody removes all sandboxes of the pod from the runtime by hand, and with them their containers. The oldest go
+    /// first: of a newest instance that goes alone, and whose status had not been told, the next one does not know, and the
+    /// kubelet counts no better.
+    pub(crate) async fn remove_sandboxes(&self, uid: &str) {
+        for sandbox in self.truth(uid).sandboxes {
+            let request = v1::RemovePodSandboxRequest { pod_sandbox_id: sandbox.id };
+            if !self.by_hand(uid, self.fake.remove_pod_sandbox(Request::new(request))).await {
+                return;
+            }
+        }
+    }
+
+    /// Somebody removes all instances of a container of the pod from the runtime by hand, the oldest first.
+    pub(crate) async fn remove_container(&self, uid: &str) {
+        let truth = self.truth(uid);
+        let Some(last) = truth.containers.last() else { return };
+        for container in truth.instances(&last.name) {
+            let request = v1::RemoveContainerRequest { container_id: container.id.clone() };
+            if !self.by_hand(uid, self.fake.remove_container(Request::new(request))).await {
+                return;
+            }
+        }
+    }
+
+    /// What was removed tells nobody any more how it ended. False if it may be there still: this call can meet a fault as
+    /// any other.
+    async fn by_hand<T>(&self, uid: &str, call: impl Future<Output = Result<T, Status>>) -> bool {
+        self.check();
+        let done = tokio::time::timeout(Duration::from_secs(1), call).await;
+        if let Some(life) = self.outside.state().lives.get_mut(uid) {
+            life.history.records_lost();
+        }
+        matches!(done, Ok(Ok(_)))
+    }
+
     pub(crate) fn object(&self, uid: &str) -> Option<Pod> {
-        self.inner.state().objects.get(uid).cloned()
+        self.outside.state().objects.get(uid).cloned()
     }
 
     pub(crate) fn uids(&self) -> Vec<String> {
-        self.inner.state().objects.keys().cloned().collect()
+        self.outside.state().objects.keys().cloned().collect()
     }
 
     pub(crate) fn phase(&self, uid: &str) -> Option<String> {
@@ -223,22 +283,41 @@ impl World {
             let end = self.now().checked_add(Duration::from_secs(u64::try_from(grace).unwrap_or(0))).expect("a time");
             // Whole seconds, as the API has them.
             let end = Timestamp::from_second(end.as_second()).expect("a time");
+            self.outside.state().promise(uid, end, self.now());
             pod.metadata.deletion_timestamp = Some(Time(end));
             pod.metadata.deletion_grace_period_seconds = Some(grace);
             self.apply(pod);
         }
     }
 
-    /// The object is gone at once.
+    /// The agent hears again of how the object of a pod that is being deleted was before: a watch that is behind.
+    pub(crate) fn replay(&self, uid: &str) {
+        let state = self.outside.state();
+        let Some(life) = state.lives.get(uid).filter(|life| life.pod.metadata.deletion_timestamp.is_some()) else {
+            return;
+        };
+        for version in &life.versions {
+            state.tell(state.update(version.clone()));
+        }
+    }
+
+    /// The object is gone at once; what runs keeps the grace that it had been given last, but an agent that was away knows
+    /// of no longer one than the pod's own.
     pub(crate) fn delete_by_force(&self, uid: &str) {
-        self.inner.state().gone(uid);
+        let now = self.now();
+        let pod = self.object(uid).expect("an object");
+        let own = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
+        let grace = pod.metadata.deletion_grace_period_seconds.map_or(own, |asked| asked.min(own));
+        let mut state = self.outside.state();
+        state.promise(uid, now + SignedDuration::from_secs(grace), now);
+        state.gone(uid);
     }
 
     // ---- What can be seen ----
 
     /// How often the API was written to by agents.
     pub(crate) fn writes(&self) -> usize {
-        self.inner.state().writes
+        self.outside.state().writes
     }
 
     /// What the runtime truly has of a pod.
@@ -250,17 +329,22 @@ impl World {
     pub(crate) fn is_gone(&self, uid: &str) -> bool {
         let truth = self.truth(uid);
         let nothing = truth.sandboxes.is_empty() && truth.containers.is_empty();
-        let state = self.inner.state();
-        nothing && !state.prepared.contains(uid) && !self.inner.pods_dir.join(uid).exists()
+        let state = self.outside.state();
+        nothing && !state.prepared.contains(uid) && !self.outside.pods_dir.join(uid).exists()
+    }
+
+    /// Whether somebody else than its containers ended the pod.
+    pub(crate) fn is_ended_by_others(&self, uid: &str) -> bool {
+        self.outside.state().lives[uid].ended_by_others
     }
 
     /// Whether the node has nothing mounted for a pod.
     pub(crate) fn is_released(&self, uid: &str) -> bool {
-        !self.inner.state().prepared.contains(uid)
+        !self.outside.state().prepared.contains(uid)
     }
 
     pub(crate) fn all_uids_ever(&self) -> Vec<String> {
-        self.inner.state().lives.keys().cloned().collect()
+        self.outside.state().lives.keys().cloned().collect()
     }
 
     /// What the agent's housekeeping does beside the dispatcher: what is left on the node of a pod that neither a source nor
@@ -273,7 +357,7 @@ impl World {
             let truth = self.truth(&uid);
             let nothing = truth.sandboxes.is_empty() && truth.containers.is_empty();
             if nothing && !known.contains(&uid) && self.object(&uid).is_none() {
-                self.inner.clear(&uid);
+                self.outside.clear(&uid);
             }
         }
     }
@@ -283,7 +367,7 @@ impl World {
     /// # Panics
     /// When it is not.
     pub(crate) fn check(&self) {
-        let mut state = self.inner.state();
+        let mut state = self.outside.state();
         let now = self.now();
         let mut violations = std::mem::take(&mut state.violations);
         for (uid, life) in &mut state.lives {
@@ -349,172 +433,5 @@ impl World {
             self.keep_house();
         }
         self.check();
-    }
-}
-
-impl Inner {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn clear(&self, uid: &str) {
-        self.state().prepared.remove(uid);
-        match std::fs::remove_dir_all(self.pods_dir.join(uid)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{error}"),
-            _ => {}
-        }
-    }
-}
-
-impl State {
-    fn applied(&mut self, pod: Pod) {
-        let uid = pod.metadata.uid.clone().expect("a uid");
-        let new = || Life { pod: pod.clone(), history: History::default(), ended_at: None };
-        self.lives.entry(uid.clone()).or_insert_with(new).pod = pod.clone();
-        self.objects.insert(uid, pod.clone());
-        self.tell(Update::Applied(Source::Api, Arc::new(pod)));
-    }
-
-    fn gone(&mut self, uid: &str) {
-        if self.objects.remove(uid).is_some() {
-            self.tell(Update::Gone(Source::Api, uid.to_owned()));
-        }
-    }
-
-    fn tell(&mut self, update: Update) {
-        if let Some(watch) = &self.watch {
-            // An agent that has just died hears nothing any more.
-            drop(watch.send(update));
-        }
-    }
-
-    fn is_broken(&mut self) -> bool {
-        self.broken.as_mut().is_some_and(|chance| chance())
-    }
-
-    fn publish(&mut self, uid: &str, status: &PodStatus, now: Timestamp) -> Result<(), PublishError> {
-        self.writes += 1;
-        let Some(mut pod) = self.objects.get(uid).cloned() else { return Err(PublishError::Gone) };
-        if let Some(life) = self.lives.get_mut(uid) {
-            if let Err(violation) = life.history.publish(&pod, status) {
-                self.violations.push(format!("{uid}: {violation}"));
-            }
-            if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
-                life.ended_at.get_or_insert(now);
-            }
-        }
-        pod.status = Some(status.clone());
-        self.applied(pod);
-        Ok(())
-    }
-}
-
-fn unavailable() -> PublishError {
-    PublishError::Unavailable("the API was told to fail".into())
-}
-
-#[async_trait]
-impl PodObjects for Inner {
-    async fn publish(&self, pod: &Pod, status: &PodStatus) -> Result<(), PublishError> {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-        let mut state = self.state();
-        if state.is_broken() {
-            return Err(unavailable());
-        }
-        let now = self.clock.now();
-        state.publish(uid(pod), status, now)
-    }
-
-    async fn delete(&self, pod: &Pod) -> Result<(), PublishError> {
-        let mut state = self.state();
-        if state.is_broken() {
-            return Err(unavailable());
-        }
-        state.gone(uid(pod));
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl PodResources for Inner {
-    async fn prepare(&self, pod: &Pod) -> Result<Prepared, Failure> {
-        let mut state = self.state();
-        if state.is_broken() {
-            return Err(Failure { reason: "FailedMount".into(), message: "told to fail".into() });
-        }
-        state.prepared.insert(uid(pod).to_owned());
-        Ok(Prepared { cgroup_parent: format!("/pods/{}", uid(pod)), ..Prepared::default() })
-    }
-
-    async fn hosts_file(&self, pod: &Pod, _: &[IpAddr]) -> Result<PathBuf, Failure> {
-        Ok(self.pods_dir.join(uid(pod)).join("etc-hosts"))
-    }
-
-    async fn suspend(&self, pod: &Pod) -> Result<(), Failure> {
-        self.state().prepared.remove(uid(pod));
-        Ok(())
-    }
-
-    async fn release(&self, pod: &Pod) -> Result<(), Failure> {
-        if self.state().is_broken() {
-            return Err(Failure { reason: "FailedKillPod".into(), message: "told to fail".into() });
-        }
-        self.clear(uid(pod));
-        Ok(())
-    }
-}
-
-fn uid(pod: &Pod) -> &str {
-    pod.metadata.uid.as_deref().expect("a uid")
-}
-
-fn observation(fake: &FakeRuntime, uid: &str) -> Observation {
-    let snapshot = fake.snapshot();
-    let is_ours = |labels: &BTreeMap<String, String>| labels.get("io.kubernetes.pod.uid").is_some_and(|u| u == uid);
-    let sandboxes = snapshot.sandboxes.iter().filter(|s| is_ours(&s.labels)).map(sandbox).collect();
-    let containers = snapshot.containers.iter().filter(|(_, c)| is_ours(&c.labels));
-    Observation { sandboxes, containers: containers.map(|(s, c)| container(s, c)).collect(), ..Observation::default() }
-}
-
-fn at(nanoseconds: i64) -> Timestamp {
-    Timestamp::from_nanosecond(i128::from(nanoseconds)).expect("a time")
-}
-
-fn sandbox(status: &v1::PodSandboxStatus) -> SandboxSeen {
-    let ready = status.state() == v1::PodSandboxState::SandboxReady;
-    SandboxSeen {
-        id: status.id.clone(),
-        attempt: status.metadata.as_ref().expect("metadata").attempt,
-        state: if ready { SandboxState::Ready } else { SandboxState::NotReady },
-        created_at: at(status.created_at),
-        ips: Vec::new(),
-        host_network: false,
-    }
-}
-
-fn container(sandbox_id: &str, status: &v1::ContainerStatus) -> ContainerSeen {
-    let state = match status.state() {
-        v1::ContainerState::ContainerCreated => ContainerState::Created,
-        v1::ContainerState::ContainerRunning => ContainerState::Running { started_at: at(status.started_at) },
-        v1::ContainerState::ContainerExited => ContainerState::Exited(Exit {
-            code: status.exit_code,
-            reason: status.reason.clone(),
-            message: status.message.clone(),
-            // One that never started has no time of its start.
-            started_at: at(if status.started_at == 0 { status.finished_at } else { status.started_at }),
-            finished_at: at(status.finished_at),
-        }),
-        v1::ContainerState::ContainerUnknown => ContainerState::Unknown,
-    };
-    ContainerSeen {
-        id: status.id.clone(),
-        name: status.metadata.as_ref().expect("metadata").name.clone(),
-        sandbox_id: sandbox_id.to_owned(),
-        restart_count: status.annotations["io.kubernetes.container.restartCount"].parse().expect("a count"),
-        hash: status.annotations.get("io.kubernetes.container.hash").cloned(),
-        state,
-        created_at: at(status.created_at),
-        image: String::new(),
-        image_id: String::new(),
     }
 }
