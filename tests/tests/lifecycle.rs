@@ -5,6 +5,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use podd_cri::{RuntimeService as _, v1};
 use podd_tests::{Node, SOON, image::BUSYBOX, wait_for};
 
 fn pod(name: &str, spec: &str, container: &str) -> String {
@@ -213,4 +214,41 @@ fn a_stop_with_pods_leaves_no_trace_and_the_pods_run_at_the_next_start() {
         let got = node.enter(&["curl", "-fsS", "--max-time", "2", "http://127.0.0.1:8088/"]);
         if got.stdout == "hello from busybox\n" { Ok(()) } else { Err(got.stderr) }
     });
+}
+
+#[test]
+fn a_sandbox_that_was_made_by_hand_stays_while_the_agent_does_and_goes_with_the_pods() {
+    let mut node = Node::new();
+    let before = traces(&node);
+    node.start_agent();
+    node.load_busybox();
+    let socket = node.path().join("run/cri.sock");
+    let by_hand = async || {
+        let runtime = podd_cri::client::connect(socket).await.expect("a runtime");
+        let metadata = v1::PodSandboxMetadata { name: "alien".into(), uid: "u".into(), ..Default::default() };
+        let pod = v1::PodSandboxConfig { metadata: Some(metadata), ..Default::default() };
+        let request = v1::RunPodSandboxRequest { config: Some(pod.clone()), ..Default::default() };
+        let id =
+            runtime.run_pod_sandbox(tonic::Request::new(request)).await.expect("a sandbox").into_inner().pod_sandbox_id;
+        let config = v1::ContainerConfig {
+            metadata: Some(v1::ContainerMetadata { name: "c".into(), attempt: 0 }),
+            image: Some(v1::ImageSpec { image: BUSYBOX.into(), ..Default::default() }),
+            command: ["sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait"].map(str::to_owned).into(),
+            ..Default::default()
+        };
+        let request =
+            v1::CreateContainerRequest { pod_sandbox_id: id, config: Some(config), sandbox_config: Some(pod) };
+        let created = runtime.create_container(tonic::Request::new(request)).await.expect("a container").into_inner();
+        let start = v1::StartContainerRequest { container_id: created.container_id };
+        runtime.start_container(tonic::Request::new(start)).await.expect("it runs");
+    };
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(by_hand());
+    let processes = node.processes();
+    node.stop_agent(false).ok();
+    node.start_agent();
+    assert!(processes.iter().all(|pid| node.processes().contains(pid)), "{processes:?} are not left alone");
+    node.stop_agent(true).ok();
+    for ((what, seen), (_, before)) in traces(&node).iter().zip(&before) {
+        assert_eq!(seen, before, "{what}");
+    }
 }

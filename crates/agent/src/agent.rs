@@ -26,6 +26,7 @@ use crate::{
     pod_cgroups::PodCgroups,
     resources::NodeResources,
     source::{self, Source},
+    strangers,
     worker::{Clock, Dispatcher, Services, Settings},
 };
 
@@ -83,6 +84,7 @@ pub enum Error {
 /// A running agent. Dropped, it takes its tasks with it; pods go on.
 pub struct Agent {
     dispatcher: Dispatcher,
+    runtime: Arc<dyn RuntimeService>,
     resources: NodeResources,
     router: Router,
     tasks: JoinSet<()>,
@@ -160,9 +162,11 @@ impl Agent {
             period: config.housekeeping_period,
         };
         tasks.spawn(keeper.run(incoming, shutdown.clone()));
-        tasks.spawn(crate::node::run(client, config.clone(), machine, allocatable, version, runtime, shutdown.clone()));
+        let node =
+            crate::node::run(client, config.clone(), machine, allocatable, version, runtime.clone(), shutdown.clone());
+        tasks.spawn(node);
         info!(node = config.node_name, "agent started");
-        Ok(Self { dispatcher, resources, router: kubelet::router(kubelet), tasks, shutdown })
+        Ok(Self { dispatcher, runtime, resources, router: kubelet::router(kubelet), tasks, shutdown })
     }
 
     /// The kubelet's HTTP interface: logs and exec of this node's pods.
@@ -175,13 +179,14 @@ impl Agent {
     /// # Errors
     /// When pods were to be stopped and something of them could not be taken away.
     pub async fn stop(mut self, pods: StopPods) -> Result<(), Error> {
-        let mut left = None;
+        let mut left = Vec::new();
         if let StopPods::Stop { grace } = pods {
-            self.dispatcher.stop_pods(grace).await;
-            if let Err(failure) = self.resources.remove_tiers().await {
-                left = Some(failure.message);
-            }
+            let ((), strangers) =
+                tokio::join!(self.dispatcher.stop_pods(grace), strangers::remove(&self.runtime, grace));
+            left.extend(strangers.err());
         }
+        // They stay where a pod is in them.
+        left.extend(self.resources.remove_tiers().await.err().map(|failure| failure.message));
         self.shutdown.cancel();
         let ended = timeout(PATIENCE, async { while self.tasks.join_next().await.is_some() {} }).await;
         if ended.is_err() {
@@ -189,7 +194,7 @@ impl Agent {
             self.tasks.shutdown().await;
         }
         self.dispatcher.close().await;
-        left.map_or(Ok(()), |message| Err(Error::Leftovers(message)))
+        if left.is_empty() { Ok(()) } else { Err(Error::Leftovers(left.join("; "))) }
     }
 }
 

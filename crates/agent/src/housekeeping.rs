@@ -18,11 +18,9 @@ use crate::{
     objects::ApiObjects,
     resources::NodeResources,
     source::{Change, Source, uid},
-    worker::{Lookup, Update},
+    worker::{Lookup, Update, names::POD_UID},
 };
 
-/// Label of a pod's UID on everything of the runtime.
-const UID_LABEL: &str = "io.kubernetes.pod.uid";
 /// How soon a mirror that could not be made is tried again, and the leftovers of a pod that has just gone are looked for.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -146,7 +144,7 @@ impl Leftovers {
 
     async fn in_runtime(&self) -> Result<Vec<String>, tonic::Status> {
         let list = self.runtime.list_pod_sandbox(tonic::Request::new(v1::ListPodSandboxRequest::default())).await?;
-        Ok(list.into_inner().items.into_iter().filter_map(|mut item| item.labels.remove(UID_LABEL)).collect())
+        Ok(list.into_inner().items.into_iter().filter_map(|mut item| item.labels.remove(POD_UID)).collect())
     }
 
     async fn remove(&self, uid: String, logs: Vec<PathBuf>) {

@@ -19,6 +19,7 @@ mod objects;
 mod pod_cgroups;
 mod resources;
 pub mod source;
+mod strangers;
 pub mod volumes;
 mod watch;
 pub mod worker;

@@ -14,7 +14,7 @@ mod back_offs;
 mod dispatcher;
 mod life;
 mod machine;
-mod names;
+pub(crate) mod names;
 mod observe;
 mod publishing;
 mod pulls;
