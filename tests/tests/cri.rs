@@ -60,9 +60,13 @@ fn every_call_answers_over_the_socket() {
         let listed = ListPodSandboxRequest { filter: Some(filter) };
         assert_eq!(good(cri.list_pod_sandbox(Request::new(listed)).await).items.len(), 1);
 
+        // By the image's id, as a kubelet asks for it.
+        let mut config = container("c", "trap 'exit 5' TERM; echo hi; while true; do sleep 0.05; done");
+        let images = good(cri.list_images(Request::new(ListImagesRequest::default())).await).images;
+        config.image = Some(ImageSpec { image: images[0].id.clone(), ..Default::default() });
         let request = CreateContainerRequest {
             pod_sandbox_id: sandbox.clone(),
-            config: Some(container("c", "trap 'exit 5' TERM; echo hi; while true; do sleep 0.05; done")),
+            config: Some(config),
             sandbox_config: Some(pod.clone()),
         };
         let id = good(cri.create_container(Request::new(request)).await).container_id;
@@ -70,7 +74,9 @@ fn every_call_answers_over_the_socket() {
         let listed = good(cri.list_containers(Request::new(ListContainersRequest::default())).await).containers;
         assert_eq!((listed.len(), listed[0].state), (1, ContainerState::ContainerRunning as i32));
         let request = ContainerStatusRequest { container_id: id.clone(), verbose: true };
-        assert!(good(cri.container_status(Request::new(request)).await).status.unwrap().started_at > 0);
+        let status = good(cri.container_status(Request::new(request)).await).status.unwrap();
+        assert!(status.started_at > 0);
+        assert_eq!(status.image.unwrap().image, podd_tests::image::BUSYBOX);
         let cmd = ["sh", "-c", "echo out; echo err >&2; exit 3"].map(str::to_owned).to_vec();
         let request = ExecSyncRequest { container_id: id.clone(), cmd: cmd.clone(), timeout: 10 };
         let ran = good(cri.exec_sync(Request::new(request)).await);

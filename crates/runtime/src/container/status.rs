@@ -17,16 +17,29 @@ impl Engine {
     pub(crate) fn container_status(&self, id: &str, verbose: bool) -> Result<ContainerStatusResponse> {
         let container = self.registry.container(id)?;
         let info = if verbose { info(&container)? } else { BTreeMap::new() };
-        Ok(ContainerStatusResponse { status: Some(container.to_cri()), info })
+        Ok(ContainerStatusResponse { status: Some(self.named_status(&container)), info })
     }
 
     /// The statuses of a sandbox's containers, oldest first.
     pub(crate) fn statuses_in(&self, sandbox: &str) -> Vec<ContainerStatus> {
         let containers = self.registry.containers_in(sandbox);
         let listed = containers.iter().filter(|container| container.is_listed());
-        let mut statuses: Vec<ContainerStatus> = listed.map(|container| container.to_cri()).collect();
+        let mut statuses: Vec<ContainerStatus> = listed.map(|container| self.named_status(container)).collect();
         statuses.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
         statuses
+    }
+
+    /// The status with the name that the image has now: a kubelet makes containers by the image's id, and shows people
+    /// what stands here.
+    fn named_status(&self, container: &Container) -> ContainerStatus {
+        let mut status = container.to_cri();
+        if let Ok(image) = self.images.get(&container.meta.image.id)
+            && let Some(name) = image.repo_tags.first().or(image.repo_digests.first())
+            && let Some(spec) = &mut status.image
+        {
+            spec.image.clone_from(name);
+        }
+        status
     }
 }
 
