@@ -13,8 +13,8 @@ use crate::error::{Context, CriError, Result};
 
 /// How many nodes one directory given as a device, or the host's /dev, may hold.
 const MOST: usize = 4096;
-/// Directories of /dev that a container has of its own.
-const OWN: [&str; 4] = ["/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/fd"];
+/// What of /dev a container has of its own.
+const OWN: [&str; 5] = ["/dev/pts", "/dev/ptmx", "/dev/shm", "/dev/mqueue", "/dev/fd"];
 
 /// The nodes to make and what the cgroup must allow for them.
 pub(super) fn resolve(devices: &[CriDevice]) -> Result<(Vec<Device>, Vec<DeviceRule>)> {
