@@ -40,7 +40,6 @@ pub(super) fn prepare_create(pod: &mut Value, context: &Context) {
         "conditions": [{
             "type": "PodScheduled",
             "status": "True",
-            "lastProbeTime": null,
             "lastTransitionTime": context.now,
         }],
     });
