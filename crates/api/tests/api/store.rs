@@ -202,6 +202,76 @@ proptest! {
     }
 }
 
+/// The code that a step gets, and the map after it; `None` for a step that the caller does not send.
+fn expected(objects: &mut BTreeMap<u8, u8>, step: &Step) -> Option<u16> {
+    let (code, change) = match *step {
+        Step::Create { name, .. } if objects.contains_key(&name) => (409, None),
+        Step::Create { name, value, dry } => (201, (!dry).then_some((name, Some(value)))),
+        Step::Patch { name, .. } if !objects.contains_key(&name) => (404, None),
+        Step::Patch { name, value } => (200, Some((name, Some(value)))),
+        Step::Delete { name, .. } if !objects.contains_key(&name) => (404, None),
+        Step::Delete { name, dry } => (200, (!dry).then_some((name, None))),
+        // These need answers of steps before.
+        Step::Update { .. } | Step::DeleteValue { .. } => return None,
+    };
+    match change {
+        Some((name, Some(value))) => drop(objects.insert(name, value)),
+        Some((name, None)) => drop(objects.remove(&name)),
+        None => {}
+    }
+    Some(code)
+}
+
+/// Requests that are under way at a time; few enough that the runtime lets each come to the queue in its turn.
+const TOGETHER: usize = 25;
+
+/// Sends a step without a look at what it does; its code.
+async fn send(served: &Served, step: &Step) -> u16 {
+    let dry_run = |dry: bool| if dry { "?dryRun=All" } else { "" };
+    match *step {
+        Step::Create { name, value, dry } => {
+            served.post(&format!("{MAPS}{}", dry_run(dry)), &object(name, value)).await
+        }
+        Step::Patch { name, value } => {
+            let patch = json!({"metadata": {"labels": {"value": value.to_string()}}});
+            served.merge(&format!("{MAPS}/m{name}"), &patch).await
+        }
+        Step::Delete { name, dry } => served.delete(&format!("{MAPS}/m{name}{}", dry_run(dry))).await,
+        Step::Update { .. } | Step::DeleteValue { .. } => unreachable!("it is not sent"),
+    }
+    .code
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// While the first is on its way to the disk the others queue up, and share one commit: each sees what those before it
+    /// did, and nothing of those that were refused or only tried.
+    #[test]
+    fn requests_of_one_commit_follow_each_other(steps in proptest::collection::vec(step(), 1..200)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let served = Served::new().await;
+            let start = served.version(MAPS).await;
+            let mut objects = BTreeMap::new();
+            let (sent, codes): (Vec<&Step>, Vec<u16>) =
+                steps.iter().filter_map(|step| Some((step, expected(&mut objects, step)?))).unzip();
+            let mut answers = Vec::new();
+            for together in sent.chunks(TOGETHER) {
+                answers.extend(futures::future::join_all(together.iter().map(|step| send(&served, step))).await);
+            }
+            assert_eq!(answers, codes, "{sent:?}");
+            let found = listed(&served.get(MAPS).await.ok(200));
+            assert_eq!(found.iter().map(|(name, known)| (*name, known.value)).collect::<BTreeMap<_, _>>(), objects);
+            let last = served.post(MAPS, &object(9, 0)).await.ok(201);
+            let mut replayed = replayed(&served, start, version(&last)).await;
+            replayed.remove(&9);
+            assert_eq!(replayed, found);
+            served.api.shutdown().await.expect("an orderly end");
+        });
+    }
+}
+
 /// Where the process that is killed finds its database.
 const DATABASE: &str = "PODD_API_TEST_DATABASE";
 /// Writers in that process: some of config maps, some of events, which are visible before they are durable.
@@ -209,7 +279,7 @@ const WRITERS: u64 = 6;
 
 /// The path of a writer's object.
 fn path(writer: u64) -> String {
-    let plural = if writer % 2 == 0 { "configmaps" } else { "events" };
+    let plural = if writer.is_multiple_of(2) { "configmaps" } else { "events" };
     format!("/api/v1/namespaces/default/{plural}/w{writer}")
 }
 
@@ -230,7 +300,7 @@ async fn write(served: &Served, writer: u64, n: u64) -> u64 {
         }
         1 => {
             let name = format!("w{writer}");
-            let mut object = if writer % 2 == 0 { config_map(&name) } else { event(&name) };
+            let mut object = if writer.is_multiple_of(2) { config_map(&name) } else { event(&name) };
             object["metadata"]["annotations"] = noted["metadata"]["annotations"].clone();
             version(&served.post(collection, &object).await.ok(201))
         }
