@@ -180,6 +180,24 @@ async fn a_namespace_takes_its_content_with_it_and_waits_for_the_slow() {
 }
 
 #[tokio::test]
+async fn a_namespace_goes_with_the_last_finalizer_in_it() {
+    let served = Served::new().await;
+    let ns = namespace(&served, "ns").await;
+    for plural in ["configmaps", "pods"] {
+        let object = if plural == "pods" { pod("a") } else { config_map("a") };
+        served.post(&format!("{ns}/{plural}"), &with_finalizers(object, json!(["x/y"]))).await.ok(201);
+    }
+    served.delete(&ns).await.ok(200);
+    // Its grace is over, its finalizer is not.
+    served.delete(&format!("{ns}/pods/a?gracePeriodSeconds=0")).await.ok(200);
+    for plural in ["configmaps", "pods"] {
+        assert_eq!(served.get(&ns).await.ok(200)["status"]["phase"], "Terminating");
+        served.merge(&format!("{ns}/{plural}/a"), &json!({"metadata": {"finalizers": null}})).await.ok(200);
+    }
+    assert_eq!(served.get(&ns).await.code, 404);
+}
+
+#[tokio::test]
 async fn an_empty_namespace_goes_at_once_and_one_with_finalizers_when_they_are_off() {
     let served = Served::new().await;
     let ns = namespace(&served, "ns").await;

@@ -174,9 +174,14 @@ impl Events {
         }
     }
 
-    /// Type and name of the next event, within [`PATIENCE`].
+    /// The same within [`PATIENCE`]: for tests whose clock is real.
+    pub(crate) async fn soon(&mut self) -> Option<Value> {
+        tokio::time::timeout(PATIENCE, self.next()).await.expect("an event or the end in time")
+    }
+
+    /// Type and name of the next event.
     pub(crate) async fn told(&mut self) -> (String, String) {
-        let event = tokio::time::timeout(PATIENCE, self.next()).await.expect("an event in time").expect("an event");
+        let event = self.soon().await.expect("an event");
         (text(&event["type"]), text(&event["object"]["metadata"]["name"]))
     }
 }

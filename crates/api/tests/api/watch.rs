@@ -1,7 +1,5 @@
 //! Watches: where they begin, what they tell of where they are, and how they end.
 
-use std::time::Duration;
-
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::runtime::watcher::{self, Event};
@@ -26,7 +24,7 @@ async fn initial_events_end_with_a_bookmark_that_says_so() {
     let mut events = served.watch(&path).await;
     assert_eq!(events.told().await, told("ADDED", "a"));
     assert_eq!(events.told().await, told("ADDED", "b"));
-    let bookmark = events.next().await.expect("a bookmark");
+    let bookmark = events.soon().await.expect("a bookmark");
     assert_eq!((&bookmark["type"], &bookmark["object"]["kind"]), (&json!("BOOKMARK"), &json!("ConfigMap")));
     assert_eq!(bookmark["object"]["metadata"]["annotations"], json!({"k8s.io/initial-events-end": "true"}));
     assert_eq!(version(&bookmark["object"]), newest);
@@ -57,9 +55,9 @@ async fn a_watch_begins_after_the_version_that_it_names_or_with_all_there_is() {
     }
     // One that is not there yet is told so.
     let mut early = served.watch(&format!("{MAPS}?watch=1&resourceVersion=99999999")).await;
-    let error = early.next().await.expect("an event");
+    let error = early.soon().await.expect("an event");
     assert_eq!((&error["type"], &error["object"]["code"]), (&json!("ERROR"), &json!(504)));
-    assert!(early.next().await.is_none());
+    assert!(early.soon().await.is_none());
     assert_eq!(served.get(&format!("{MAPS}?watch=true&resourceVersion=x")).await.refused(), (400, "BadRequest"));
 }
 
@@ -119,12 +117,12 @@ async fn a_watch_from_before_the_history_has_expired_and_so_has_one_that_falls_b
         served.post(MAPS, &config_map(&format!("m{n}"))).await.ok(201);
     }
     for events in [&mut slow, &mut served.watch(&path).await] {
-        let error = events.next().await.expect("an event");
+        let error = events.soon().await.expect("an event");
         let status = &error["object"];
         assert_eq!((text(&error["type"]), text(&status["reason"])), ("ERROR".into(), "Expired".into()));
         assert_eq!((&status["kind"], &status["code"]), (&json!("Status"), &json!(410)));
         assert!(text(&status["message"]).starts_with("too old resource version: "), "{status}");
-        assert_eq!(events.next().await, None);
+        assert_eq!(events.soon().await, None);
     }
 }
 
@@ -172,5 +170,5 @@ async fn a_shutdown_ends_watches() {
     let served = Served::new().await;
     let mut events = served.watch(&format!("{MAPS}?watch=true")).await;
     served.api.shutdown().await.expect("an orderly end");
-    assert_eq!(tokio::time::timeout(Duration::from_secs(10), events.next()).await.expect("an end in time"), None);
+    assert_eq!(events.soon().await, None);
 }
