@@ -31,8 +31,10 @@ const PAGE_CACHE: usize = 2 << 20;
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
 pub(super) struct Disk {
-    database: Database,
-    /// Changes that are visible but not written yet.
+    path: PathBuf,
+    /// None after a write that failed: the engine takes no more until the file is opened again.
+    database: Option<Database>,
+    /// What is visible and not written, or not known to be.
     unwritten: BTreeMap<String, Option<Bytes>>,
     /// No revision above this one was ever given out.
     reserved: u64,
@@ -44,49 +46,15 @@ impl Disk {
         let failed = |source: Source| Error::Database { path: path.into(), source };
         refuse_newer(path)?;
         let database = open_file(path).map_err(failed)?;
-        let mut disk = Self { database, unwritten: BTreeMap::new(), reserved: 0 };
-        let (format, revision) = disk.numbers().map_err(failed)?;
+        let (format, revision) = numbers(&database).map_err(failed)?;
         if format > FORMAT {
             return Err(Error::Newer { path: path.into(), found: format, known: FORMAT });
         }
-        let objects = disk.load(path)?;
-        disk.reserved = revision;
+        let objects = load(&database, path)?;
+        let (database, unwritten) = (Some(database), BTreeMap::new());
+        let mut disk = Self { path: path.into(), database, unwritten, reserved: revision };
         disk.commit(&[], revision).map_err(failed)?;
         Ok((disk, objects, revision))
-    }
-
-    fn numbers(&self) -> Result<(u64, u64), Source> {
-        let transaction = self.database.begin_write()?;
-        let read = {
-            let mut numbers = transaction.open_table(NUMBERS)?;
-            transaction.open_table(OBJECTS)?;
-            let format = numbers.get("format")?.map(|n| n.value());
-            let revision = numbers.get("reserved")?.map_or(1, |n| n.value());
-            if format.is_none() {
-                numbers.insert("format", FORMAT)?;
-            }
-            (format.unwrap_or(FORMAT), revision)
-        };
-        transaction.commit()?;
-        Ok(read)
-    }
-
-    fn load(&self, path: &Path) -> Result<Vec<Object>, Error> {
-        let failed = |source: Source| Error::Database { path: path.into(), source };
-        let transaction = self.database.begin_read().map_err(|e| failed(e.into()))?;
-        let table = transaction.open_table(OBJECTS).map_err(|e| failed(e.into()))?;
-        let mut objects = Vec::new();
-        for entry in table.iter().map_err(|e| failed(e.into()))? {
-            let (key, bytes) = entry.map_err(|e| failed(e.into()))?;
-            let damaged =
-                |source: Source| Error::Damaged { path: PathBuf::from(path), key: key.value().to_owned(), source };
-            match decode(key.value(), bytes.value()).map_err(damaged)? {
-                Some(object) => objects.push(object),
-                // A kind that this version does not serve stays in the file for one that does.
-                None => tracing::warn!(key = key.value(), "object of an unknown kind in the database"),
-            }
-        }
-        Ok(objects)
     }
 
     /// The newest revision that may be shown before it is written.
@@ -105,12 +73,29 @@ impl Disk {
         self.unwritten.insert(key, value);
     }
 
-    /// Writes what was noted and these changes, durably; `newest` is the newest revision in use. When it fails, nothing
-    /// of `changes` is written, and what was noted stays noted.
+    /// Notes what is visible under a key whose last write failed, so that the next commit writes it: the failed one may
+    /// have reached the disk all the same.
+    pub(super) fn note_doubt(&mut self, change: &Change, visible: Option<&Object>) {
+        let (key, _) = encode(change);
+        self.unwritten.entry(key).or_insert_with(|| visible.map(|object| object.json.clone()));
+    }
+
+    /// Writes what was noted and these changes, durably; `newest` is the newest revision in use. When it fails, what was
+    /// noted stays noted, and whether `changes` are written is not known.
     pub(super) fn commit(&mut self, changes: &[Change], newest: u64) -> Result<(), Source> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => open_file(&self.path)?,
+        };
+        self.write(&database, changes, newest)?;
+        self.database = Some(database);
+        Ok(())
+    }
+
+    fn write(&mut self, database: &Database, changes: &[Change], newest: u64) -> Result<(), Source> {
         let short = newest + BLOCK / 2 > self.reserved;
         let reserved = if short { newest + BLOCK } else { self.reserved };
-        let transaction = self.database.begin_write()?;
+        let transaction = database.begin_write()?;
         {
             let mut table = transaction.open_table(OBJECTS)?;
             let changes = changes.iter().map(encode);
@@ -134,6 +119,40 @@ impl Disk {
         self.unwritten.clear();
         Ok(())
     }
+}
+
+fn numbers(database: &Database) -> Result<(u64, u64), Source> {
+    let transaction = database.begin_write()?;
+    let read = {
+        let mut numbers = transaction.open_table(NUMBERS)?;
+        transaction.open_table(OBJECTS)?;
+        let format = numbers.get("format")?.map(|n| n.value());
+        let revision = numbers.get("reserved")?.map_or(1, |n| n.value());
+        if format.is_none() {
+            numbers.insert("format", FORMAT)?;
+        }
+        (format.unwrap_or(FORMAT), revision)
+    };
+    transaction.commit()?;
+    Ok(read)
+}
+
+fn load(database: &Database, path: &Path) -> Result<Vec<Object>, Error> {
+    let failed = |source: Source| Error::Database { path: path.into(), source };
+    let transaction = database.begin_read().map_err(|e| failed(e.into()))?;
+    let table = transaction.open_table(OBJECTS).map_err(|e| failed(e.into()))?;
+    let mut objects = Vec::new();
+    for entry in table.iter().map_err(|e| failed(e.into()))? {
+        let (key, bytes) = entry.map_err(|e| failed(e.into()))?;
+        let damaged =
+            |source: Source| Error::Damaged { path: PathBuf::from(path), key: key.value().to_owned(), source };
+        match decode(key.value(), bytes.value()).map_err(damaged)? {
+            Some(object) => objects.push(object),
+            // A kind that this version does not serve stays in the file for one that does.
+            None => tracing::warn!(key = key.value(), "object of an unknown kind in the database"),
+        }
+    }
+    Ok(objects)
 }
 
 /// Secrets are in it: only its owner may read it. A new file's name is durable when this returns.
@@ -202,7 +221,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("api.redb");
         let (disk, ..) = Disk::open(&path).unwrap();
-        let transaction = disk.database.begin_write().unwrap();
+        let transaction = disk.database.as_ref().unwrap().begin_write().unwrap();
         transaction.open_table(NUMBERS).unwrap().insert("format", FORMAT + 1).unwrap();
         transaction.commit().unwrap();
         drop(disk);
@@ -217,7 +236,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("api.redb");
         let (disk, ..) = Disk::open(&path).unwrap();
-        let transaction = disk.database.begin_write().unwrap();
+        let transaction = disk.database.as_ref().unwrap().begin_write().unwrap();
         transaction.open_table(NUMBERS).unwrap().insert("format", FORMAT + 1).unwrap();
         transaction.commit().unwrap();
         let copy = directory.path().join("copy.redb");

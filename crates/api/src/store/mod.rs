@@ -204,6 +204,11 @@ impl Owner {
                 Ok(())
             }
             Err(error) => {
+                let cache = self.cache.read().unwrap_or_else(PoisonError::into_inner);
+                for change in &changes {
+                    let Object { kind, key, .. } = &*change.object;
+                    self.disk.note_doubt(change, cache.get(kind, key).as_deref());
+                }
                 tracing::error!(error = &*error as &dyn std::error::Error, "write the database");
                 Err(Failure::internal(format!("write the database: {error}")))
             }
