@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!  client ──► kubelet router ──[proxy]──► Server on 127.0.0.1, one-time token ──► session ──► StreamingRuntime
-//!                                              websocket │ (SPDY/3.1 beside it)      two ends of bounded pipes
+//!                                              websocket, spdy │      two ends of bounded pipes
 //! ```
 //! - [`Server`] keeps a request under a token until somebody dials it, then runs it;
 //! - a *session* joins the streams of a client with those of the runtime; it knows no wire format. A
-//!   transport (`websocket`) is what turns a session's streams into one;
+//!   transport (`websocket`, `spdy`) is what turns a session's streams into one;
 //! - [`channels`] is the codec of the WebSocket sub-protocols, for both sides;
 //! - [`proxy()`] passes an upgrade on to wherever the next hop is.
 //!
@@ -16,6 +16,7 @@ pub mod channels;
 mod proxy;
 mod server;
 mod session;
+mod spdy;
 mod tokens;
 mod websocket;
 

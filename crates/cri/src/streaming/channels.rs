@@ -116,16 +116,32 @@ impl Protocol {
     /// The message for bytes of a stream.
     #[must_use]
     pub fn data(&self, channel: Channel, data: &[u8]) -> Message {
+        self.numbered(channel as u8, data)
+    }
+
+    /// The message for bytes of the channel of that number: port forwarding has two for each port.
+    pub(super) fn numbered(&self, channel: u8, data: &[u8]) -> Message {
         if self.base64 {
             let mut text = String::with_capacity(1 + data.len().div_ceil(3) * 4);
-            text.push(char::from(b'0' + channel as u8));
+            text.push(char::from(b'0' + channel));
             STANDARD.encode_string(data, &mut text);
             return Message::Text(text);
         }
         let mut bytes = BytesMut::with_capacity(1 + data.len());
-        bytes.put_u8(channel as u8);
+        bytes.put_u8(channel);
         bytes.put_slice(data);
         Message::Binary(bytes.freeze())
+    }
+
+    /// The number of a message's channel, and the bytes.
+    pub(super) fn number_of(&self, message: &Bytes) -> Result<(u8, Bytes), FrameError> {
+        let first = *message.first().ok_or(FrameError::Empty)?;
+        if self.base64 {
+            let number = first.checked_sub(b'0').ok_or(FrameError::Channel(first))?;
+            let data = STANDARD.decode(&message[1..]).map_err(|_| FrameError::Base64)?;
+            return Ok((number, data.into()));
+        }
+        Ok((first, message.slice(1..)))
     }
 
     /// The message that ends a stream, where the protocol has one.
@@ -141,31 +157,19 @@ impl Protocol {
     /// # Errors
     /// A [`FrameError`] when it breaks the protocol; the connection is then of no more use.
     pub fn decode(&self, message: Bytes) -> Result<Frame, FrameError> {
-        let first = *message.first().ok_or(FrameError::Empty)?;
-        if self.base64 {
-            let number = first.wrapping_sub(b'0');
-            let channel = Channel::of(number).ok_or(FrameError::Channel(first))?;
-            let data = STANDARD.decode(&message[1..]).map_err(|_| FrameError::Base64)?;
-            return Ok(Frame::Data(channel, data.into()));
-        }
-        if first == CLOSE && self.close {
-            let second = *message.get(1).ok_or(FrameError::Channel(CLOSE))?;
+        let (number, data) = self.number_of(&message)?;
+        if number == CLOSE && self.close {
+            let second = *data.first().ok_or(FrameError::Channel(CLOSE))?;
             return Channel::of(second).map(Frame::Close).ok_or(FrameError::Channel(second));
         }
-        let channel = Channel::of(first).ok_or(FrameError::Channel(first))?;
-        Ok(Frame::Data(channel, message.slice(1..)))
+        let channel = Channel::of(number).ok_or(FrameError::Channel(message[0]))?;
+        Ok(Frame::Data(channel, data))
     }
 
     /// What goes into the error channel at the end; `None`: nothing does.
     #[must_use]
     pub fn outcome(&self, outcome: &Outcome) -> Option<Message> {
-        let text = match outcome {
-            outcome if self.status => outcome.to_json(),
-            Outcome::Success => return None,
-            Outcome::Exit(code) => exit_text(*code),
-            Outcome::Failure(failure) => failure.message.clone(),
-        };
-        Some(self.data(Channel::Error, text.as_bytes()))
+        outcome.text(self.status).map(|text| self.data(Channel::Error, text.as_bytes()))
     }
 }
 
@@ -273,6 +277,16 @@ impl Outcome {
             Self::Failure(failure) => failure.status(),
         };
         json(&status)
+    }
+
+    /// What the error channel carries: a `Status`, or bare text and nothing on success.
+    pub(super) fn text(&self, status: bool) -> Option<String> {
+        match self {
+            outcome if status => Some(outcome.to_json()),
+            Self::Success => None,
+            Self::Exit(code) => Some(exit_text(*code)),
+            Self::Failure(failure) => Some(failure.message.clone()),
+        }
     }
 
     /// What the error channel said: a `Status`, or bare text from before version 4.

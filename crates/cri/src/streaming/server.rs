@@ -8,15 +8,17 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection};
-use axum::extract::{Path, State};
+use axum::extract::{FromRequestParts as _, Path, Request, State};
 use axum::response::Response;
 use axum::routing::any;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper::server::conn::http1;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,9 +26,10 @@ use tonic::Status;
 
 use super::StreamingRuntime;
 use super::channels::{Failure, Protocol};
-use super::session::{Pending, Session, Workshop};
+use super::session::{Limits, Pending, Session, Workshop};
+use super::spdy;
 use super::tokens::{MAX_WAITING, Tokens};
-use super::websocket::{self, Limits, MAX_INPUT};
+use super::websocket::{self, MAX_INPUT, ports};
 use crate::v1::{AttachRequest, ExecRequest, PortForwardRequest};
 
 /// Connections that are served at a time, before and after their upgrade.
@@ -35,6 +38,9 @@ const MAX_CONNECTIONS: usize = 1000;
 const REQUEST: Duration = Duration::from_secs(30);
 /// How long sessions may take to end when the server does.
 const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// The last word of the address of a port forwarding.
+const PORT_FORWARD: &str = "portforward";
 
 /// What may be set. The defaults are the kubelet's.
 pub struct Options {
@@ -53,7 +59,7 @@ impl Options {
     pub fn new(token: impl Fn() -> String + Send + Sync + 'static) -> Self {
         Self {
             idle: Duration::from_secs(4 * 60 * 60),
-            drain: Duration::from_secs(30),
+            drain: Duration::from_secs(15 * 60),
             farewell: Duration::from_secs(3),
             token: Box::new(token),
         }
@@ -124,9 +130,17 @@ impl Server {
     /// The address at which this forwarding can be had, once, within a minute.
     ///
     /// # Errors
-    /// `ResourceExhausted` when a thousand requests wait already.
+    /// `InvalidArgument` for ports that are none, `ResourceExhausted` when a thousand requests wait already.
     pub fn register_port_forward(&self, request: PortForwardRequest) -> Result<String, Status> {
-        self.register("portforward", Pending::PortForward(request))
+        for port in &request.port {
+            if !u16::try_from(*port).is_ok_and(|port| port > 0) {
+                return Err(Status::invalid_argument(format!("port {port} is not between 1 and 65535")));
+            }
+        }
+        if request.port.len() > ports::MAX_PORTS {
+            return Err(Status::invalid_argument(format!("more than {} ports", ports::MAX_PORTS)));
+        }
+        self.register(PORT_FORWARD, Pending::PortForward(request))
     }
 
     fn register(&self, kind: &str, pending: Pending) -> Result<String, Status> {
@@ -225,61 +239,135 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 async fn dial(
     State(shared): State<Arc<Shared>>,
     Path((kind, token)): Path<(String, String)>,
-    headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    request: Request,
 ) -> Response {
-    match open(&shared, &kind, &token, &headers, upgrade) {
-        Ok(response) => response,
-        Err(failure) => refuse(&failure),
-    }
+    let (mut parts, _) = request.into_parts();
+    let opened = if wants_spdy(&parts.headers) {
+        open_spdy(&shared, &kind, &token, &mut parts)
+    } else {
+        let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await;
+        open_websocket(&shared, &kind, &token, upgrade)
+    };
+    opened.unwrap_or_else(|failure| refuse(&failure))
+}
+
+fn wants_spdy(headers: &HeaderMap) -> bool {
+    headers.get(header::UPGRADE).is_some_and(|wanted| wanted.as_bytes().eq_ignore_ascii_case(spdy::UPGRADE.as_bytes()))
+}
+
+fn bad(message: String) -> Failure {
+    Failure { code: 400, reason: "BadRequest".into(), message }
+}
+
+fn unknown_protocols(offered: &[String]) -> Failure {
+    let message = format!("none of the protocols {} is known", offered.join(", "));
+    Failure { code: 403, reason: "Forbidden".into(), message }
 }
 
 /// Everything that can refuse does so before the token is spent.
-fn open(
+fn open_websocket(
     shared: &Arc<Shared>,
     kind: &str,
     token: &str,
-    headers: &HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Failure> {
-    let bad = |message: String| Failure { code: 400, reason: "BadRequest".into(), message };
-    let mut upgrade = upgrade.map_err(|rejection| match headers.get(header::UPGRADE) {
-        Some(wanted) if wanted.as_bytes().eq_ignore_ascii_case(b"spdy/3.1") => Failure {
-            code: 501,
-            reason: "NotImplemented".into(),
-            message: "SPDY/3.1 is not served; use a WebSocket".into(),
-        },
-        _ => bad(format!("not a WebSocket: {rejection}")),
-    })?;
+    let mut upgrade = upgrade.map_err(|rejection| bad(format!("neither SPDY/3.1 nor a WebSocket: {rejection}")))?;
     let offered: Vec<String> =
         upgrade.requested_protocols().filter_map(|name| name.to_str().ok().map(str::to_owned)).collect();
-    let protocol = Protocol::negotiate(offered.iter().map(String::as_str))
-        .ok_or_else(|| bad(format!("none of the protocols {} is known", offered.join(", "))))?;
+    let tunnel = kind == PORT_FORWARD && offered.iter().any(|name| name == ports::TUNNEL);
+    let protocol = Protocol::negotiate(offered.iter().map(String::as_str));
+    let selected = if tunnel { Some(ports::TUNNEL) } else { protocol.map(|protocol| protocol.name) };
+    let selected = selected.ok_or_else(|| bad(format!("none of the protocols {} is known", offered.join(", "))))?;
     if !offered.is_empty() {
-        upgrade.set_selected_protocol(HeaderValue::from_static(protocol.name));
+        upgrade.set_selected_protocol(HeaderValue::from_static(selected));
     }
-    let place = Arc::clone(&shared.places).try_acquire_owned().map_err(|_| Failure {
-        code: 429,
-        reason: "TooManyRequests".into(),
-        message: format!("{MAX_CONNECTIONS} streams are open already"),
-    })?;
-    let pending = shared.waiting().take(Instant::now(), token).ok_or_else(not_found)?;
-    let fits = matches!(
-        (kind, &pending),
-        ("exec", Pending::Exec(_)) | ("attach", Pending::Attach(_)) | ("portforward", Pending::PortForward(_))
-    );
-    if !fits {
-        return Err(not_found());
-    }
-    let workshop = shared.workshop.clone();
-    let Options { idle, drain, farewell, .. } = shared.options;
-    let limits = Limits { idle, drain, farewell };
+    let (place, pending) = shared.claim(kind, token)?;
+    let (workshop, limits) = (shared.workshop.clone(), shared.limits());
     Ok(upgrade.max_message_size(MAX_INPUT).max_frame_size(MAX_INPUT).on_upgrade(move |socket| async move {
-        let session = Session::begin(pending, &workshop);
-        let running = websocket::run(socket, protocol, session, limits, workshop.ending);
+        let running = async {
+            match (pending, protocol) {
+                (Pending::PortForward(request), _) if tunnel => {
+                    ports::tunnel(socket, request.pod_sandbox_id, &workshop, limits).await;
+                }
+                (Pending::PortForward(request), Some(protocol)) => {
+                    let numbers = request.port.iter().filter_map(|port| u16::try_from(*port).ok()).collect();
+                    ports::channels(socket, protocol, request.pod_sandbox_id, numbers, &workshop, limits).await;
+                }
+                (pending, Some(protocol)) => {
+                    let session = Session::begin(pending, &workshop);
+                    websocket::run(socket, protocol, session, limits, workshop.ending.clone()).await;
+                }
+                (_, None) => unreachable!("only a tunnel has none"),
+            }
+        };
         workshop.tasks.track_future(running).await;
         drop(place);
     }))
+}
+
+/// As [`open_websocket`].
+fn open_spdy(shared: &Arc<Shared>, kind: &str, token: &str, parts: &mut Parts) -> Result<Response, Failure> {
+    let upgrade =
+        parts.extensions.remove::<OnUpgrade>().ok_or_else(|| bad("this connection cannot be upgraded".into()))?;
+    let values = parts.headers.get_all(spdy::VERSION_HEADER).iter().filter_map(|value| value.to_str().ok());
+    let offered: Vec<String> = values.flat_map(|value| value.split(',')).map(|name| name.trim().to_owned()).collect();
+    let forwarding = kind == PORT_FORWARD;
+    let protocol = spdy::Protocol::negotiate(&offered);
+    let selected = if forwarding {
+        let known = offered.is_empty() || offered.iter().any(|name| name == spdy::PORT_FORWARD);
+        known.then_some(spdy::PORT_FORWARD)
+    } else {
+        protocol.map(|protocol| protocol.name)
+    };
+    let selected = selected.ok_or_else(|| unknown_protocols(&offered))?;
+    let (place, pending) = shared.claim(kind, token)?;
+    let (workshop, limits) = (shared.workshop.clone(), shared.limits());
+    let tasks = workshop.tasks.clone();
+    tasks.spawn(async move {
+        let _place = place;
+        let io = match upgrade.await {
+            Ok(io) => TokioIo::new(io),
+            Err(error) => return tracing::debug!(%error, "upgrade not completed"),
+        };
+        match (pending, protocol) {
+            (Pending::PortForward(request), _) => {
+                spdy::run_forward(io, request.pod_sandbox_id, &workshop, limits).await;
+            }
+            (pending, Some(protocol)) => spdy::run_command(io, protocol, pending, &workshop, limits).await,
+            (_, None) => unreachable!("only port forwarding has none"),
+        }
+    });
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static(spdy::UPGRADE));
+    if !offered.is_empty() {
+        headers.insert(spdy::VERSION_HEADER, HeaderValue::from_static(selected));
+    }
+    Ok(response)
+}
+
+impl Shared {
+    /// Spends the token, when there is a place for its session.
+    fn claim(&self, kind: &str, token: &str) -> Result<(OwnedSemaphorePermit, Pending), Failure> {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Failure {
+            code: 429,
+            reason: "TooManyRequests".into(),
+            message: format!("{MAX_CONNECTIONS} streams are open already"),
+        })?;
+        let pending = self.waiting().take(Instant::now(), token).ok_or_else(not_found)?;
+        let fits = matches!(
+            (kind, &pending),
+            ("exec", Pending::Exec(_)) | ("attach", Pending::Attach(_)) | (PORT_FORWARD, Pending::PortForward(_))
+        );
+        if fits { Ok((place, pending)) } else { Err(not_found()) }
+    }
+
+    fn limits(&self) -> Limits {
+        let Options { idle, drain, farewell, .. } = self.options;
+        Limits { idle, drain, farewell }
+    }
 }
 
 fn not_found() -> Failure {

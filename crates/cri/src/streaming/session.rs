@@ -1,17 +1,20 @@
-//! One exec or attach under way, as a transport sees it: the other ends of the runtime's streams, and
-//! how it ended. Whatever carries the streams (WebSocket channels, SPDY streams) works on this.
+//! One exec, attach or forwarded connection under way, as a transport sees it: the other ends of the runtime's streams,
+//! and how it ended. Whatever carries the streams (WebSocket channels, SPDY streams) works on this.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 use tokio::io::{DuplexStream, duplex};
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::Status;
 
 use super::channels::{Failure, Outcome, Size};
-use super::{Resizes, StreamingRuntime, Streams};
+use super::{Connection, Resizes, StreamingRuntime, Streams};
 use crate::v1::{AttachRequest, ExecRequest, PortForwardRequest};
 
 /// Bytes that wait in each stream before its writer does.
@@ -26,11 +29,53 @@ pub(super) enum Pending {
 
 /// Which streams there are.
 #[derive(Clone, Copy)]
-struct Wanted {
-    stdin: bool,
-    stdout: bool,
-    stderr: bool,
-    tty: bool,
+pub(super) struct Wanted {
+    pub(super) stdin: bool,
+    pub(super) stdout: bool,
+    pub(super) stderr: bool,
+    pub(super) tty: bool,
+}
+
+impl Pending {
+    /// The streams of a command; `None` when it is none.
+    pub(super) fn wanted(&self) -> Option<Wanted> {
+        match self {
+            Self::Exec(r) => Some(Wanted { stdin: r.stdin, stdout: r.stdout, stderr: r.stderr, tty: r.tty }),
+            Self::Attach(r) => Some(Wanted { stdin: r.stdin, stdout: r.stdout, stderr: r.stderr, tty: r.tty }),
+            Self::PortForward(_) => None,
+        }
+    }
+}
+
+/// When a session ends by itself.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    /// Neither side has said anything for so long.
+    pub(super) idle: Duration,
+    /// The work has ended, and the client has not taken the rest of the output for so long.
+    pub(super) drain: Duration,
+    /// The client has been told that it is over, and says nothing for so long.
+    pub(super) farewell: Duration,
+}
+
+/// Waits until nothing was said for that long.
+pub(super) async fn idle(active: &Mutex<Instant>, limit: Duration) {
+    loop {
+        let end = *lock(active) + limit;
+        if end <= Instant::now() {
+            return;
+        }
+        tokio::time::sleep_until(end).await;
+    }
+}
+
+/// Something was said.
+pub(super) fn touch(active: &Mutex<Instant>) {
+    *lock(active) = Instant::now();
+}
+
+fn lock(active: &Mutex<Instant>) -> std::sync::MutexGuard<'_, Instant> {
+    active.lock().expect("nothing panics while it holds this")
 }
 
 /// The client's ends.
@@ -86,10 +131,8 @@ impl Session {
                 Self { remote, ended: workshop.run(work) }
             }
             Pending::PortForward(r) => {
-                // Each port is a pair of streams that the client opens when it likes, which the
-                // channel protocols cannot say.
-                let text = format!("port forwarding to {} needs SPDY/3.1", r.pod_sandbox_id);
-                let failure = Failure { code: 501, reason: "NotImplemented".into(), message: text };
+                // Only ever run by a transport's own forwarding.
+                let failure = Failure::internal(format!("port forwarding to {} is no command", r.pod_sandbox_id));
                 let none = Wanted { stdin: false, stdout: false, stderr: false, tty: false };
                 let (_, remote) = pipes(none);
                 Self { remote, ended: workshop.run(async { Outcome::Failure(failure) }) }
@@ -111,6 +154,27 @@ impl Workshop {
         });
         let lost = || Outcome::Failure(Failure::internal("the work ended without an answer"));
         told.map(move |told| told.unwrap_or_else(|_| lost())).boxed().shared()
+    }
+}
+
+/// One connection to a port of a sandbox: the client's ends, and the work, which ends when it is dropped.
+pub(super) struct Forward<F> {
+    pub(super) to_pod: DuplexStream,
+    pub(super) from_pod: DuplexStream,
+    pub(super) work: F,
+}
+
+impl Workshop {
+    pub(super) fn forward(
+        &self,
+        sandbox: &str,
+        port: u16,
+    ) -> Forward<impl Future<Output = Result<(), Status>> + use<>> {
+        let ((to_pod, input), (output, from_pod)) = (duplex(PIPE), duplex(PIPE));
+        let (runtime, sandbox) = (Arc::clone(&self.runtime), sandbox.to_owned());
+        let connection = Connection { input: Box::new(input), output: Box::new(output) };
+        let work = async move { runtime.port_forward(&sandbox, port, connection).await };
+        Forward { to_pod, from_pod, work }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Sessions over real connections, with tungstenite as the foreign client.
 
 mod hops;
+mod ports;
 mod sessions;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,11 +19,11 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 use tonic::Status;
 
 use super::channels::{Channel, Frame, Message, Outcome, Protocol, Size};
-use super::{Options, Server, StreamingRuntime, Streams, Target};
-use crate::v1::ExecRequest;
+use super::{Connection, Options, Server, StreamingRuntime, Streams, Target};
+use crate::v1::{ExecRequest, PortForwardRequest};
 
 /// Nothing here takes this long unless it is broken.
-const SOON: Duration = Duration::from_secs(10);
+pub(super) const SOON: Duration = Duration::from_secs(10);
 
 /// Commands that a test can foresee.
 #[derive(Default)]
@@ -76,14 +77,30 @@ impl StreamingRuntime for Commands {
         self.ended.notify_one();
         Ok(code)
     }
+
+    async fn attach(&self, _: &str, _: bool, io: Streams) -> Result<(), Status> {
+        io.stdout.unwrap().write_all(b"attached").await.unwrap();
+        Ok(())
+    }
+
+    /// Port 7 says back what it hears, port 1 says something and ends, on others nobody listens.
+    async fn port_forward(&self, sandbox: &str, port: u16, connection: Connection) -> Result<(), Status> {
+        let Connection { mut input, mut output } = connection;
+        match port {
+            7 => drop(tokio::io::copy(&mut input, &mut output).await),
+            1 => output.write_all(sandbox.as_bytes()).await.unwrap(),
+            _ => return Err(Status::unavailable("connection refused")),
+        }
+        Ok(())
+    }
 }
 
-struct Node {
-    server: Server,
+pub(super) struct Node {
+    pub(super) server: Server,
     commands: Arc<Commands>,
 }
 
-async fn node() -> Node {
+pub(super) async fn node() -> Node {
     node_with(|_| {}).await
 }
 
@@ -100,7 +117,7 @@ async fn node_with(change: impl FnOnce(&mut Options)) -> Node {
     Node { server, commands }
 }
 
-fn request(cmd: &[&str], tty: bool) -> ExecRequest {
+pub(super) fn request(cmd: &[&str], tty: bool) -> ExecRequest {
     ExecRequest {
         container_id: "c".into(),
         cmd: cmd.iter().map(|&word| word.to_owned()).collect(),
@@ -116,12 +133,17 @@ impl Node {
         self.server.register_exec(request(cmd, false)).unwrap()
     }
 
+    pub(super) fn forward(&self, ports: &[i32]) -> String {
+        let request = PortForwardRequest { pod_sandbox_id: "sandbox".into(), port: ports.to_vec() };
+        self.server.register_port_forward(request).unwrap()
+    }
+
     fn exec_tty(&self, cmd: &[&str]) -> String {
         self.server.register_exec(request(cmd, true)).unwrap()
     }
 }
 
-trait Socket: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+pub(super) trait Socket: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Socket for T {}
 
 struct Client {
@@ -138,7 +160,7 @@ struct Said {
     close: Option<String>,
 }
 
-async fn dial(target: &Target) -> Box<dyn Socket> {
+pub(super) async fn dial(target: &Target) -> Box<dyn Socket> {
     match target {
         Target::Tcp(address) => Box::new(TcpStream::connect(address).await.unwrap()),
         Target::Unix(path) => Box::new(UnixStream::connect(path).await.unwrap()),
@@ -224,13 +246,4 @@ impl Client {
             self.hear(said).await.expect("the session goes on");
         }
     }
-}
-
-/// Reads what an HTTP server says to one raw request.
-async fn raw(target: &Target, request: &str) -> String {
-    let mut socket = dial(target).await;
-    socket.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    tokio::time::timeout(SOON, socket.read_to_end(&mut answer)).await.unwrap().unwrap();
-    String::from_utf8(answer).unwrap()
 }

@@ -1,8 +1,10 @@
-//! A session over one WebSocket, in one of the `channel.k8s.io` sub-protocols.
+//! A session over one WebSocket, in one of the `channel.k8s.io` sub-protocols. ([`ports`] forwards ports so.)
 //!
 //! Two halves run side by side in one task: one turns messages into stdin and sizes, the other output
 //! into messages. Nothing is queued between them but the bounded pipes of the session: a client that
 //! does not read stops the process's output, a process that does not read stops the client's input.
+
+pub(super) mod ports;
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -15,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::channels::{Channel, Frame, FrameError, Message, Protocol, Size};
-use super::session::{Ended, Remote, Session};
+use super::session::{Ended, Limits, Remote, Session, idle, touch};
 
 /// Bytes of output in one message.
 const CHUNK: usize = 32 << 10;
@@ -28,17 +30,6 @@ enum Gone {
     Closed,
     /// It said something that is no message.
     Nonsense(FrameError),
-}
-
-/// When a session ends by itself.
-#[derive(Clone, Copy)]
-pub(super) struct Limits {
-    /// Neither side has said anything for so long.
-    pub(super) idle: Duration,
-    /// The work has ended, and the client has not taken the rest of the output for so long.
-    pub(super) drain: Duration,
-    /// The client has been told that it is over, and says nothing for so long.
-    pub(super) farewell: Duration,
 }
 
 pub(super) async fn run(
@@ -70,30 +61,26 @@ pub(super) async fn run(
         }
         () = ending.cancelled() => (close_code::AWAY, "the server is ending".into()),
     };
+    part(&mut sink, &mut source, code, reason, limits.farewell).await;
+}
+
+/// Says goodbye and waits for the client's: closing a socket with input unread resets the connection, and a reset can
+/// overtake the outcome.
+async fn part(
+    sink: &mut SplitSink<WebSocket, Packet>,
+    source: &mut SplitStream<WebSocket>,
+    code: u16,
+    reason: String,
+    patience: Duration,
+) {
     let farewell = async {
         sink.send(Packet::Close(Some(CloseFrame { code, reason: reason.into() }))).await?;
-        // Closing a socket with input unread resets the connection, and a reset can overtake the
-        // outcome; so the client's own goodbye is waited for.
         while source.next().await.is_some() {}
         Ok::<(), axum::Error>(())
     };
-    if tokio::time::timeout(limits.farewell, farewell).await.is_err() {
+    if tokio::time::timeout(patience, farewell).await.is_err() {
         tracing::debug!("client did not take its leave");
     }
-}
-
-async fn idle(active: &Mutex<Instant>, limit: Duration) {
-    loop {
-        let end = *lock(active) + limit;
-        if end <= Instant::now() {
-            return;
-        }
-        tokio::time::sleep_until(end).await;
-    }
-}
-
-fn lock(active: &Mutex<Instant>) -> std::sync::MutexGuard<'_, Instant> {
-    active.lock().expect("nothing panics while it holds this")
 }
 
 fn packet(message: Message) -> Packet {
@@ -113,7 +100,7 @@ struct Incoming<'a> {
 impl Incoming<'_> {
     async fn run(mut self, source: &mut SplitStream<WebSocket>) -> Gone {
         while let Some(Ok(packet)) = source.next().await {
-            *lock(self.active) = Instant::now();
+            touch(self.active);
             let bytes = match packet {
                 Packet::Binary(bytes) => bytes,
                 Packet::Text(text) => text.into(),
@@ -184,7 +171,7 @@ impl Outgoing<'_> {
                 continue;
             }
             sink.send(packet(self.protocol.data(channel, data))).await?;
-            *lock(self.active) = Instant::now();
+            touch(self.active);
         }
         if let Some(message) = self.protocol.outcome(&ended.await) {
             sink.send(packet(message)).await?;
