@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use podd_shim::wire::{
     CgroupSpec, ContainerSpec, ContainerState, Created, Event, Exit, LogLimits, NamespaceKind, Phase, PidNamespace,
-    ResolvedUser, Response, Scope, ShimError, ShimErrorKind, WindowSize,
+    ResolvedUser, Response, Scope, ShimError, ShimErrorKind, Stdio as Standard, WindowSize,
 };
 use rustix::process::{Signal, WaitStatus};
 use rustix::thread::UnshareFlags;
@@ -49,8 +49,18 @@ pub(crate) struct Container {
     exit: Option<Exit>,
     start_error: Option<ShimError>,
     output: Output,
-    stdin: Option<OwnedFd>,
+    stdin: Option<Stdin>,
+    tty: bool,
     oom_kills_before: u64,
+}
+
+/// The end of a container's stdin that is written to.
+struct Stdin {
+    pipe: OwnedFd,
+    /// It closes when the first client leaves that wrote to it.
+    once: bool,
+    /// That client.
+    first: Option<Serial>,
 }
 
 /// What becomes of a container after something has happened to it.
@@ -103,7 +113,8 @@ impl Container {
             exit: None,
             start_error: None,
             output,
-            stdin,
+            stdin: stdin.map(|pipe| Stdin { pipe, once: spec.stdin_once, first: None }),
+            tty: spec.tty,
             oom_kills_before,
         };
         let watched = container.watch(ours, stdout, stderr, poller);
@@ -320,6 +331,45 @@ impl Container {
     /// Changes the terminal's size.
     pub(crate) fn resize(&self, window: WindowSize) -> Outcome<()> {
         self.output.resize(window)
+    }
+
+    /// Joins its streams; the descriptor is its stdin's, if it has one and that is wanted.
+    pub(crate) fn attach(
+        &mut self,
+        outputs: &[Standard],
+        fds: Vec<OwnedFd>,
+        stdin: bool,
+        client: Serial,
+    ) -> Outcome<Option<OwnedFd>> {
+        if !matches!(self.phase, Phase::Created | Phase::Running) {
+            return Err(refuse(ShimErrorKind::WrongState, "attach", "the container does not run"));
+        }
+        let channel = |output: &Standard| match output {
+            Standard::Stdout => Some(Channel::Stdout),
+            Standard::Stderr => Some(Channel::Stderr),
+            Standard::Stdin => None,
+        };
+        let channels: Option<Vec<Channel>> = outputs.iter().map(channel).collect();
+        match channels {
+            Some(channels) if channels.len() == fds.len() => {
+                self.output.attach(channels.into_iter().zip(fds).collect())?;
+            }
+            _ => return Err(refuse(ShimErrorKind::Invalid, "attach", "outputs and descriptors do not fit")),
+        }
+        match &mut self.stdin {
+            _ if !stdin => Ok(None),
+            _ if self.tty => self.output.keyboard(),
+            Some(Stdin { pipe, first, .. }) => {
+                first.get_or_insert(client);
+                pipe.try_clone().map(Some).stage("share stdin")
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// A client has left, and nobody will write to a stdin that was for its first client alone.
+    pub(crate) fn on_client_gone(&mut self, client: Serial) {
+        self.stdin.take_if(|stdin| stdin.once && stdin.first == Some(client));
     }
 
     /// Closes its stdin.

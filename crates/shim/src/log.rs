@@ -15,6 +15,7 @@ use rustix::io::Errno;
 pub(crate) use file::LogFile;
 use split::{Splitter, Tag};
 
+use crate::audience::Audience;
 use crate::clock;
 
 /// One read.
@@ -88,8 +89,13 @@ impl Stream {
         &self.source
     }
 
-    /// Moves one batch into the log, or reads and drops it when there is none.
-    pub(crate) fn pump(&mut self, log: Option<&mut LogFile>, scratch: &mut Scratch) -> Progress {
+    /// Moves one batch into the log, or reads and drops it when there is none; the audience hears it too.
+    pub(crate) fn pump(
+        &mut self,
+        log: Option<&mut LogFile>,
+        audience: &mut Audience,
+        scratch: &mut Scratch,
+    ) -> Progress {
         let count = match rustix::io::read(self.source.as_fd(), &mut scratch.input[..]) {
             Ok(0) => return Progress::Ended,
             Ok(count) => count,
@@ -98,6 +104,7 @@ impl Stream {
             Err(_) => return Progress::Ended,
         };
         scratch.used |= count > 4096;
+        audience.hear(self.channel, &scratch.input[..count]);
         if let Some(log) = log {
             let input = &scratch.input[..count];
             let mut batch = Batch::new(self.channel, log, &mut scratch.output);

@@ -11,6 +11,7 @@
 //!
 //! It stays in the host's namespaces and holds the pod's as descriptors. What runs between fork and exec is in `child`.
 
+mod audience;
 mod child;
 mod client;
 mod clock;

@@ -3,12 +3,13 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use podd_shim::wire::{LogLimits, LogSpec, WindowSize};
+use podd_shim::wire::{LogLimits, LogSpec, ShimErrorKind, WindowSize};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 
+use crate::audience::Audience;
 use crate::child;
-use crate::fault::{Outcome, Stage};
+use crate::fault::{Outcome, Stage, refuse};
 use crate::log::{Channel, LogFile, PIPE_SIZE, Progress, Scratch, Stream};
 use crate::poller::{Poller, Serial, Token};
 
@@ -18,6 +19,7 @@ pub(crate) struct Output {
     serial: Serial,
     log: Option<LogFile>,
     streams: [Option<Stream>; 2],
+    audience: Audience,
 }
 
 impl Output {
@@ -27,7 +29,7 @@ impl Output {
             Some(log) => Some(LogFile::open(log.clone()).on("open log", &log.path)?),
             None => None,
         };
-        Ok(Self { serial, log, streams: [None, None] })
+        Ok(Self { serial, log, streams: [None, None], audience: Audience::default() })
     }
 
     /// Follows a pipe's end or a terminal's master from now on.
@@ -41,7 +43,7 @@ impl Output {
     /// Moves one batch of output into the log.
     pub(crate) fn pump(&mut self, which: Channel, poller: &Poller, scratch: &mut Scratch) {
         let Some(stream) = &mut self.streams[which as usize] else { return };
-        if stream.pump(self.log.as_mut(), scratch) == Progress::Ended {
+        if stream.pump(self.log.as_mut(), &mut self.audience, scratch) == Progress::Ended {
             self.end(which, poller, scratch);
         }
     }
@@ -55,7 +57,7 @@ impl Output {
             let most = 2 * fcntl_getpipe_size(stream.source()).unwrap_or(PIPE_SIZE);
             let mut taken = 0;
             let ended = loop {
-                match stream.pump(self.log.as_mut(), scratch) {
+                match stream.pump(self.log.as_mut(), &mut self.audience, scratch) {
                     Progress::Read(count) if taken < most => taken += count,
                     Progress::Read(_) | Progress::Empty => break false,
                     Progress::Ended => break true,
@@ -65,6 +67,8 @@ impl Output {
                 self.end(which, poller, scratch);
             } else {
                 stream.finish(self.log.as_mut(), scratch);
+                // The container has ended, whoever else still writes.
+                self.audience.end(which);
             }
         }
     }
@@ -73,11 +77,37 @@ impl Output {
         if let Some(mut stream) = self.streams[which as usize].take() {
             stream.finish(self.log.as_mut(), scratch);
             poller.remove(stream.source());
+            self.audience.end(which);
         }
+    }
+
+    /// Lets pipes hear what comes from now on.
+    pub(crate) fn attach(&mut self, pipes: Vec<(Channel, OwnedFd)>) -> Outcome<()> {
+        if !self.audience.has_room(pipes.len()) {
+            return Err(refuse(ShimErrorKind::Busy, "attach", "too many are attached already"));
+        }
+        for (_, pipe) in &pipes {
+            let flags = fcntl_getfl(pipe).stage("attach")?;
+            fcntl_setfl(pipe, flags | OFlags::NONBLOCK).stage("attach")?;
+        }
+        for (channel, pipe) in pipes {
+            // A stream that has ended already has nothing to say; its pipe is closed at once.
+            if self.streams[channel as usize].is_some() {
+                self.audience.join(channel, pipe);
+            }
+        }
+        Ok(())
+    }
+
+    /// A descriptor of the terminal, to type into.
+    pub(crate) fn keyboard(&self) -> Outcome<Option<OwnedFd>> {
+        let stream = self.streams[Channel::Stdout as usize].as_ref();
+        stream.map(|stream| stream.source().try_clone()).transpose().stage("share terminal")
     }
 
     /// Lets go of the streams.
     pub(crate) fn close(&mut self, poller: &Poller) {
+        self.audience = Audience::default();
         for stream in self.streams.iter_mut().filter_map(Option::take) {
             poller.remove(stream.source());
         }

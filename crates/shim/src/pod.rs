@@ -56,6 +56,17 @@ impl Pod {
                 }
                 Err(error) => Err(error),
             },
+            Request::Attach { id, outputs, stdin } => {
+                let attached =
+                    self.container(&id).and_then(|container| container.attach(&outputs, fds, stdin, caller.client));
+                match attached {
+                    Ok(stdin) => {
+                        let fds = stdin.into_iter().collect();
+                        return outbox.answer_with(&mut Some(caller), Ok(Response::Attached), fds);
+                    }
+                    Err(error) => Err(error),
+                }
+            }
             Request::State => Ok(Some(Response::State(self.state()))),
             Request::Forget { id } => self.forget(&id, poller, outbox).map(|()| Some(Response::Done)),
             other => self.order(other).map(|()| Some(Response::Done)),
@@ -223,6 +234,9 @@ impl Pod {
     pub(crate) fn on_client_gone(&mut self, client: Serial) {
         for session in self.sessions.values_mut() {
             session.on_client_gone(client);
+        }
+        for container in self.containers.values_mut() {
+            container.on_client_gone(client);
         }
     }
 

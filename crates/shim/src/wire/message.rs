@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::spec::{ContainerSpec, ExecSpec, LogLimits, NamespaceKind, SandboxSpec, WindowSize};
+use super::spec::{ContainerSpec, ExecSpec, LogLimits, NamespaceKind, SandboxSpec, Stdio, WindowSize};
 
 /// What the runtime sends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,6 +63,20 @@ pub enum Request {
         exec: Option<String>,
         /// The new size.
         window: WindowSize,
+    },
+    /// Joins the streams of a container that has not ended. The descriptors that come along are pipes to write `outputs`
+    /// to, in that order (with a terminal, stdout alone says anything); they are closed when there will be no more, or
+    /// when they are full: nobody waits for a slow reader. → [`Response::Attached`], with a descriptor to write stdin to
+    /// if `stdin` is asked for and the container has one.
+    Attach {
+        /// The container.
+        id: String,
+        /// Which descriptors come along.
+        #[serde(default)]
+        outputs: Vec<Stdio>,
+        /// A descriptor for stdin is wanted. With [`ContainerSpec::stdin_once`], stdin closes when this connection does.
+        #[serde(default)]
+        stdin: bool,
     },
     /// Closes a container's stdin. → [`Response::Done`].
     CloseStdin {
@@ -147,6 +161,8 @@ pub enum Response {
     },
     /// To [`Request::Exec`].
     Executing(Executing),
+    /// To [`Request::Attach`].
+    Attached,
     /// To [`Request::State`].
     State(State),
     /// To [`Request::Namespaces`]: the kinds of the descriptors that come along.

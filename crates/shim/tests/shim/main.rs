@@ -3,6 +3,7 @@
 //! Every test has a shim, namespaces and a directory of its own; whatever it started ends with it, also when it fails.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
+mod attach;
 mod exec;
 mod group;
 mod harness;
