@@ -111,8 +111,10 @@ fn every_call_answers_over_the_socket() {
         assert!(refused.message().contains("127.0.0.1:1"), "{refused:?}");
         assert!(!good(cri.image_fs_info(Request::new(ImageFsInfoRequest {})).await).image_filesystems.is_empty());
 
-        not_yet(cri.attach(Request::new(AttachRequest { container_id: id.clone(), ..Default::default() })).await);
-        not_yet(cri.port_forward(Request::new(PortForwardRequest::default())).await);
+        let request = AttachRequest { container_id: id.clone(), stdout: true, ..Default::default() };
+        assert!(good(cri.attach(Request::new(request)).await).url.contains("/attach/"));
+        let request = PortForwardRequest { pod_sandbox_id: sandbox.clone(), port: vec![80] };
+        assert!(good(cri.port_forward(Request::new(request)).await).url.contains("/portforward/"));
         not_yet(cri.checkpoint_container(Request::new(CheckpointContainerRequest::default())).await);
         not_yet(cri.update_runtime_config(Request::new(UpdateRuntimeConfigRequest::default())).await);
         not_yet(cri.update_pod_sandbox_resources(Request::new(UpdatePodSandboxResourcesRequest::default())).await);

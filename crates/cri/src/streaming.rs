@@ -73,8 +73,9 @@ pub struct Connection {
 /// Who does the work behind the streams.
 ///
 /// Each call ends when the work has ended *and* all output has been written; it drops the outputs then.
-/// When the client goes away, the streams end and the call goes on until the work is done: a command
-/// is not killed because somebody closed a laptop. When the server ends, calls are dropped.
+/// When the client goes away, the streams end and an exec goes on until it is done: a command is not
+/// killed because somebody closed a laptop. Attach and port forwarding are dropped then, and every call
+/// when the server ends.
 #[tonic::async_trait]
 pub trait StreamingRuntime: Send + Sync + 'static {
     /// Runs a command in a container; the answer is its exit code (128 + n after signal n).

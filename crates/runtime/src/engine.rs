@@ -17,7 +17,6 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 use crate::error::{Context, CriError, Result};
 use crate::events::Events;
-use crate::exec::StreamedExec;
 use crate::network;
 use crate::paths::Paths;
 use crate::records::{ContainerMeta, ContainerStatus, Records, SandboxMeta, SandboxStatus, Syncer};
@@ -25,6 +24,7 @@ use crate::registry::Registry;
 use crate::sandbox::{Sandbox, Shim};
 use crate::shim::Launcher;
 use crate::stats::UsageCache;
+use crate::streams::Streamed;
 use crate::warnings::Warnings;
 
 /// A CRI runtime. Dropping it stops nothing: shims and containers go on, and the next one that is opened on the same
@@ -69,7 +69,7 @@ impl Runtime {
         let engine = blocking(move || Engine::open(config)).await?;
         let engine = Arc::new(engine);
         engine.recover().await?;
-        let runtime = Arc::new(StreamedExec(Arc::downgrade(&engine) as Weak<Engine>));
+        let runtime = Arc::new(Streamed(Arc::downgrade(&engine) as Weak<Engine>));
         let options = streaming::Options::new(new_id);
         let streaming = streaming::Server::bind(runtime, options).await.context(|| "start the streaming server")?;
         tracing::info!(

@@ -3,33 +3,29 @@
 //! In both the process gets pipes (or a terminal) of its own through the shim, and it is its own end that counts: what
 //! it has written is read to the last byte, and whoever it left behind with its pipes is not waited for.
 
-mod pipe;
-
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use podd_cri::streaming::{Input, Output, Resizes, StreamingRuntime, Streams};
+use podd_cri::streaming::{Output, Streams};
 use podd_cri::v1::ExecSyncResponse;
 use podd_shim::wire::{ExecSpec, Exit, Process, Request, Response, Stdio, WindowSize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
-use tonic::Status;
 
 use crate::container::Container;
 use crate::engine::{Engine, new_id};
-use crate::error::{Context, CriError, Result, status};
+use crate::error::{Context, CriError, Result};
 use crate::sandbox::Shim;
 use crate::shim::unexpected;
 use crate::signals::SIGKILL;
-use pipe::{Capture, Pipe};
+use crate::streams::pipe::{self, Capture, Pipe};
+use crate::streams::{CHUNK, feed, follow_sizes};
 
 /// What ExecSync keeps of each output; the rest is read and dropped (cri-api's limit of one message).
 const CAPTURE_LIMIT: usize = 16 << 20;
 /// How long a killed process may take to end before nobody waits for it any more.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
-/// Bytes that are copied at once.
-const CHUNK: usize = 32 << 10;
 
 /// An exec that runs. Dropping it forgets it here and, in the background, in the shim.
 struct Running {
@@ -179,26 +175,15 @@ impl Drop for Running {
     }
 }
 
-/// Runs the commands whose streams the streaming server carries.
-pub(crate) struct StreamedExec(pub(crate) Weak<Engine>);
-
-#[tonic::async_trait]
-impl StreamingRuntime for StreamedExec {
-    async fn exec(
-        &self,
-        container_id: &str,
-        cmd: &[String],
-        tty: bool,
-        io: Streams,
-    ) -> std::result::Result<i32, Status> {
-        let engine = self.0.upgrade().ok_or_else(|| Status::unavailable("the runtime is closing"))?;
-        let outcome = if tty {
-            with_terminal(&engine, container_id, cmd.to_vec(), io).await
-        } else {
-            with_pipes(&engine, container_id, cmd.to_vec(), io).await
-        };
-        outcome.map_err(status)
-    }
+/// Runs a command whose streams the streaming server carries, to its end.
+pub(crate) async fn exec_streamed(
+    engine: &Arc<Engine>,
+    id: &str,
+    cmd: Vec<String>,
+    tty: bool,
+    io: Streams,
+) -> Result<i32> {
+    if tty { with_terminal(engine, id, cmd, io).await } else { with_pipes(engine, id, cmd, io).await }
 }
 
 async fn with_pipes(engine: &Arc<Engine>, id: &str, cmd: Vec<String>, io: Streams) -> Result<i32> {
@@ -284,28 +269,6 @@ async fn with_terminal(engine: &Arc<Engine>, id: &str, cmd: Vec<String>, io: Str
         // Keys and sizes mean nothing once the process has ended.
         () = &mut side => unreachable!("the side never ends"),
         exit = both => Ok(exit?.code),
-    }
-}
-
-async fn follow_sizes(shim: &Shim, resize: Request, mut sizes: Resizes) {
-    while let Some(size) = sizes.next().await {
-        let mut request = resize.clone();
-        if let Request::Resize { window, .. } = &mut request {
-            *window = WindowSize { rows: size.height, cols: size.width };
-        }
-        if let Err(error) = shim.client.order(request).await {
-            tracing::debug!(error = error.chain(), "resize a terminal");
-        }
-    }
-}
-
-/// Copies from the client until it ends or the process reads no more; then the process sees the end.
-async fn feed(mut input: Input, pipe: &Pipe) {
-    let mut buffer = vec![0; CHUNK];
-    while let Ok(count) = input.read(&mut buffer).await {
-        if count == 0 || pipe.write_all(&buffer[..count]).await.is_err() {
-            break;
-        }
     }
 }
 

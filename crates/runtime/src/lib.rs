@@ -7,7 +7,7 @@
 //! ```text
 //!  service ──► engine ──┬─ sandbox/{plan,run,stop,remove,status,list}      records (disk, append-only)
 //!                       ├─ container/{plan,create,start,stop,remove,…}     registry (memory)
-//!                       ├─ exec, stats, events, images, status             shim/{client,launch}
+//!                       ├─ exec, streams, stats, events, images, status    shim/{client,launch}
 //!                       └─ recovery (at open)                              network, podd-cgroup, podd-image
 //! ```
 //!
@@ -33,6 +33,7 @@ mod shim;
 mod signals;
 mod stats;
 mod status;
+mod streams;
 mod warnings;
 
 pub use config::{Config, LogLimits};

@@ -136,6 +136,22 @@ impl RuntimeService for Runtime {
         Ok(Response::new(ExecResponse { url: self.streaming.register_exec(request)? }))
     }
 
+    async fn attach(&self, request: Request<AttachRequest>) -> Answer<AttachResponse> {
+        let mut request = request.into_inner();
+        let container = self.engine.registry.container(&request.container_id).map_err(status)?;
+        self.engine.may_attach(&container).map_err(status)?;
+        container.id().clone_into(&mut request.container_id);
+        Ok(Response::new(AttachResponse { url: self.streaming.register_attach(request)? }))
+    }
+
+    async fn port_forward(&self, request: Request<PortForwardRequest>) -> Answer<PortForwardResponse> {
+        let mut request = request.into_inner();
+        let sandbox = self.engine.registry.sandbox(&request.pod_sandbox_id).map_err(status)?;
+        self.engine.may_forward(&sandbox).map_err(status)?;
+        sandbox.id().clone_into(&mut request.pod_sandbox_id);
+        Ok(Response::new(PortForwardResponse { url: self.streaming.register_port_forward(request)? }))
+    }
+
     async fn container_stats(&self, request: Request<ContainerStatsRequest>) -> Answer<ContainerStatsResponse> {
         let id = request.into_inner().container_id;
         let stats = Arc::clone(&self.engine).container_stats(&id).await.map_err(status)?;

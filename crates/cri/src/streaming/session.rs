@@ -92,6 +92,8 @@ pub(super) type Ended = Shared<BoxFuture<'static, Outcome>>;
 pub(super) struct Session {
     pub(super) remote: Remote,
     pub(super) ended: Ended,
+    /// Work that is nothing without its client ends when this is dropped.
+    pub(super) presence: Option<oneshot::Sender<()>>,
 }
 
 /// Where the work of sessions runs.
@@ -117,25 +119,31 @@ impl Session {
                         Err(status) => Outcome::Failure(Failure::from(&status)),
                     }
                 };
-                Self { remote, ended: workshop.run(work) }
+                Self { remote, ended: workshop.run(work), presence: None }
             }
             Pending::Attach(r) => {
                 let wanted = Wanted { stdin: r.stdin, stdout: r.stdout, stderr: r.stderr, tty: r.tty };
                 let (streams, remote) = pipes(wanted);
+                let (presence, gone) = oneshot::channel();
                 let work = async move {
-                    match runtime.attach(&r.container_id, r.tty, streams).await {
+                    let attached = tokio::select! {
+                        attached = runtime.attach(&r.container_id, r.tty, streams) => attached,
+                        // The container goes on; nobody is there any more whom an answer could reach.
+                        _ = gone => Ok(()),
+                    };
+                    match attached {
                         Ok(()) => Outcome::Success,
                         Err(status) => Outcome::Failure(Failure::from(&status)),
                     }
                 };
-                Self { remote, ended: workshop.run(work) }
+                Self { remote, ended: workshop.run(work), presence: Some(presence) }
             }
             Pending::PortForward(r) => {
                 // Only ever run by a transport's own forwarding.
                 let failure = Failure::internal(format!("port forwarding to {} is no command", r.pod_sandbox_id));
                 let none = Wanted { stdin: false, stdout: false, stderr: false, tty: false };
                 let (_, remote) = pipes(none);
-                Self { remote, ended: workshop.run(async { Outcome::Failure(failure) }) }
+                Self { remote, ended: workshop.run(async { Outcome::Failure(failure) }), presence: None }
             }
         }
     }

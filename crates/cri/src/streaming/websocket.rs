@@ -40,7 +40,7 @@ pub(super) async fn run(
     ending: CancellationToken,
 ) {
     let (mut sink, mut source) = socket.split();
-    let Session { remote: Remote { stdin, stdout, stderr, resize }, ended } = session;
+    let Session { remote: Remote { stdin, stdout, stderr, resize }, ended, presence: _presence } = session;
     let active = Mutex::new(Instant::now());
     let incoming = Incoming { protocol, stdin, resize, active: &active };
     let outgoing = Outgoing { protocol, stdout, stderr, active: &active };

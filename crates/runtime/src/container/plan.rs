@@ -89,6 +89,7 @@ pub(crate) fn plan(context: Context<'_>, config: &ContainerConfig) -> Result<Pla
         layers: context.image.layers.clone(),
         tty: config.tty,
         stdin: config.stdin,
+        stdin_once: config.stdin_once,
         exec: Process { args: Vec::new(), ..process.clone() },
     };
     let privileged = security.privileged;

@@ -146,6 +146,9 @@ pub(crate) struct ContainerMeta {
     pub(crate) layers: Vec<PathBuf>,
     pub(crate) tty: bool,
     pub(crate) stdin: bool,
+    /// stdin closes when the first client leaves that was attached to it.
+    #[serde(default)]
+    pub(crate) stdin_once: bool,
     /// What a further process in the container has in common with the first: everything but its arguments.
     pub(crate) exec: podd_shim::wire::Process,
 }

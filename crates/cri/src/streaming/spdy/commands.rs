@@ -151,7 +151,7 @@ async fn serve<R>(
 where
     R: AsyncRead + Send + Unpin,
 {
-    let Session { remote: Remote { stdin, stdout, stderr, resize }, ended } = session;
+    let Session { remote: Remote { stdin, stdout, stderr, resize }, ended, presence: _presence } = session;
     let active = Mutex::new(Instant::now());
     let id = |channel: Channel| opened.streams.get(&channel).copied();
     let mut incoming = Incoming { stdin: id(Channel::Stdin).zip(stdin), resize: id(Channel::Resize).zip(resize) };

@@ -10,22 +10,22 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// One end of a pipe, or a terminal's master.
-pub(super) struct Pipe(AsyncFd<OwnedFd>);
+pub(crate) struct Pipe(AsyncFd<OwnedFd>);
 
 /// A pipe that a process writes to: our end, and its.
-pub(super) fn from_process() -> io::Result<(Pipe, OwnedFd)> {
+pub(crate) fn from_process() -> io::Result<(Pipe, OwnedFd)> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
     Ok((Pipe::new(read)?, write))
 }
 
 /// A pipe that a process reads from: our end, and its.
-pub(super) fn to_process() -> io::Result<(Pipe, OwnedFd)> {
+pub(crate) fn to_process() -> io::Result<(Pipe, OwnedFd)> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
     Ok((Pipe::new(write)?, read))
 }
 
 impl Pipe {
-    pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
         // Only our end: the two ends of a pipe are two open files. A terminal's master is ours alone, too.
         fcntl_setfl(&fd, fcntl_getfl(&fd)? | OFlags::NONBLOCK)?;
         #[expect(deprecated, reason = "only types that can change their descriptor are unsound, this one cannot")]
@@ -34,12 +34,12 @@ impl Pipe {
     }
 
     /// Zero at the end. Cancelling it loses nothing.
-    pub(super) async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.async_io(Interest::READABLE, |fd| read(fd, buffer)).await
     }
 
     /// What is there now; `None` when nothing is.
-    pub(super) fn try_read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match read(self.0.get_ref(), buffer) {
             Ok(count) => Ok(Some(count)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
@@ -47,7 +47,7 @@ impl Pipe {
         }
     }
 
-    pub(super) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+    pub(crate) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let count = self.0.async_io(Interest::WRITABLE, |fd| Ok(rustix::io::write(fd, bytes)?)).await?;
             bytes = &bytes[count..];
@@ -65,7 +65,7 @@ fn read(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 /// Collects what comes out of a pipe, up to a limit; what is beyond is read and dropped.
-pub(super) struct Capture {
+pub(crate) struct Capture {
     pipe: Pipe,
     limit: usize,
     bytes: Vec<u8>,
@@ -74,23 +74,23 @@ pub(super) struct Capture {
 }
 
 impl Capture {
-    pub(super) fn new(pipe: Pipe, limit: usize) -> Self {
+    pub(crate) fn new(pipe: Pipe, limit: usize) -> Self {
         Self { pipe, limit, bytes: Vec::new(), buffer: vec![0; super::CHUNK], closed: false }
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.closed
     }
 
     /// Waits for something to come. Cancelling it loses nothing.
-    pub(super) async fn fill(&mut self) -> io::Result<()> {
+    pub(crate) async fn fill(&mut self) -> io::Result<()> {
         let count = self.pipe.read(&mut self.buffer).await?;
         self.keep(count);
         Ok(())
     }
 
     /// Takes what is still there, without waiting, and gives all of it.
-    pub(super) fn finish(mut self) -> io::Result<Vec<u8>> {
+    pub(crate) fn finish(mut self) -> io::Result<Vec<u8>> {
         while !self.closed {
             match self.pipe.try_read(&mut self.buffer)? {
                 Some(count) => self.keep(count),
