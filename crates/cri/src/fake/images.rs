@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
 use super::FakeRuntime;
 use super::clock::nanos;
 use crate::ImageService;
+use crate::lists::chunks;
 use crate::v1::*;
 
 /// The full form of a name: registry, path and tag.
@@ -78,17 +80,31 @@ fn named(spec: Option<ImageSpec>) -> Result<String, Status> {
     name.ok_or_else(|| Status::invalid_argument("no image"))
 }
 
+impl FakeRuntime {
+    fn images_named(&self, filter: Option<ImageFilter>) -> Vec<Image> {
+        let wanted = filter.and_then(|filter| filter.image).map(|spec| spec.image).filter(|name| !name.is_empty());
+        self.world(|world| match &wanted {
+            Some(name) => find(&world.images, name).cloned().into_iter().collect(),
+            None => world.images.values().cloned().collect(),
+        })
+    }
+}
+
 #[tonic::async_trait]
 impl ImageService for FakeRuntime {
     async fn list_images(&self, request: Request<ListImagesRequest>) -> Result<Response<ListImagesResponse>, Status> {
         let pass = self.enter("ListImages", "").await?;
-        let wanted = request.into_inner().filter.and_then(|filter| filter.image);
-        let wanted = wanted.map(|spec| spec.image).filter(|name| !name.is_empty());
-        let images = self.world(|world| match &wanted {
-            Some(name) => find(&world.images, name).cloned().into_iter().collect(),
-            None => world.images.values().cloned().collect(),
-        });
+        let images = self.images_named(request.into_inner().filter);
         pass.leave(ListImagesResponse { images })
+    }
+
+    async fn stream_images(
+        &self,
+        request: Request<StreamImagesRequest>,
+    ) -> Result<Response<BoxStream<StreamImagesResponse>>, Status> {
+        let pass = self.enter("StreamImages", "").await?;
+        let images = self.images_named(request.into_inner().filter);
+        pass.leave(chunks(images, |images| StreamImagesResponse { images }))
     }
 
     async fn image_status(

@@ -8,14 +8,10 @@ use super::clock::nanos;
 use super::state::Life;
 use super::{BEHIND, FakeRuntime, seconds};
 use crate::RuntimeService;
+use crate::lists::chunks;
 use crate::v1::*;
 
 type Answer<T> = Result<Response<T>, Status>;
-
-/// A list in one chunk.
-fn chunk<T: Send + 'static>(answer: T) -> BoxStream<T> {
-    Box::pin(stream::iter([Ok(answer)]))
-}
 
 impl FakeRuntime {
     fn streaming_url(&self) -> Result<String, Status> {
@@ -127,7 +123,7 @@ impl RuntimeService for FakeRuntime {
         let pass = self.enter("StreamPodSandboxes", "").await?;
         let filter = request.into_inner().filter;
         let pod_sandboxes = self.world(|world| world.list_sandboxes(filter));
-        pass.leave(chunk(StreamPodSandboxesResponse { pod_sandboxes }))
+        pass.leave(chunks(pod_sandboxes, |pod_sandboxes| StreamPodSandboxesResponse { pod_sandboxes }))
     }
 
     async fn create_container(&self, request: Request<CreateContainerRequest>) -> Answer<CreateContainerResponse> {
@@ -197,7 +193,7 @@ impl RuntimeService for FakeRuntime {
         let pass = self.enter("StreamContainers", "").await?;
         let filter = request.into_inner().filter;
         let containers = self.world(|world| world.list_containers(filter));
-        pass.leave(chunk(StreamContainersResponse { containers }))
+        pass.leave(chunks(containers, |containers| StreamContainersResponse { containers }))
     }
 
     async fn container_status(&self, request: Request<ContainerStatusRequest>) -> Answer<ContainerStatusResponse> {
@@ -293,6 +289,16 @@ impl RuntimeService for FakeRuntime {
         pass.leave(ListContainerStatsResponse { stats })
     }
 
+    async fn stream_container_stats(
+        &self,
+        request: Request<StreamContainerStatsRequest>,
+    ) -> Answer<BoxStream<StreamContainerStatsResponse>> {
+        let pass = self.enter("StreamContainerStats", "").await?;
+        let (now, filter) = (self.now(), request.into_inner().filter);
+        let stats = self.world(|world| world.container_stats(now, filter));
+        pass.leave(chunks(stats, |container_stats| StreamContainerStatsResponse { container_stats }))
+    }
+
     async fn pod_sandbox_stats(&self, request: Request<PodSandboxStatsRequest>) -> Answer<PodSandboxStatsResponse> {
         let id = request.into_inner().pod_sandbox_id;
         let pass = self.enter("PodSandboxStats", &id).await?;
@@ -313,6 +319,16 @@ impl RuntimeService for FakeRuntime {
         let (now, filter) = (self.now(), request.into_inner().filter);
         let stats = self.world(|world| world.sandbox_stats(now, filter));
         pass.leave(ListPodSandboxStatsResponse { stats })
+    }
+
+    async fn stream_pod_sandbox_stats(
+        &self,
+        request: Request<StreamPodSandboxStatsRequest>,
+    ) -> Answer<BoxStream<StreamPodSandboxStatsResponse>> {
+        let pass = self.enter("StreamPodSandboxStats", "").await?;
+        let (now, filter) = (self.now(), request.into_inner().filter);
+        let stats = self.world(|world| world.sandbox_stats(now, filter));
+        pass.leave(chunks(stats, |pod_sandbox_stats| StreamPodSandboxStatsResponse { pod_sandbox_stats }))
     }
 
     /// Ends in a crash, or when the watcher is too far behind.
@@ -347,12 +363,22 @@ impl RuntimeService for FakeRuntime {
         pass.leave(Box::pin(watched))
     }
 
+    async fn checkpoint_container(
+        &self,
+        request: Request<CheckpointContainerRequest>,
+    ) -> Answer<CheckpointContainerResponse> {
+        let id = request.into_inner().container_id;
+        let pass = self.enter("CheckpointContainer", &id).await?;
+        self.must_run(&id)?;
+        pass.leave(CheckpointContainerResponse {})
+    }
+
     async fn list_metric_descriptors(
         &self,
         _: Request<ListMetricDescriptorsRequest>,
     ) -> Answer<ListMetricDescriptorsResponse> {
         let pass = self.enter("ListMetricDescriptors", "").await?;
-        pass.leave(ListMetricDescriptorsResponse::default())
+        pass.leave(ListMetricDescriptorsResponse { descriptors: vec![super::view::descriptor()] })
     }
 
     async fn list_pod_sandbox_metrics(
@@ -360,6 +386,18 @@ impl RuntimeService for FakeRuntime {
         _: Request<ListPodSandboxMetricsRequest>,
     ) -> Answer<ListPodSandboxMetricsResponse> {
         let pass = self.enter("ListPodSandboxMetrics", "").await?;
-        pass.leave(ListPodSandboxMetricsResponse::default())
+        let now = self.now();
+        let pod_metrics = self.world(|world| world.metrics(now));
+        pass.leave(ListPodSandboxMetricsResponse { pod_metrics })
+    }
+
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _: Request<StreamPodSandboxMetricsRequest>,
+    ) -> Answer<BoxStream<StreamPodSandboxMetricsResponse>> {
+        let pass = self.enter("StreamPodSandboxMetrics", "").await?;
+        let now = self.now();
+        let metrics = self.world(|world| world.metrics(now));
+        pass.leave(chunks(metrics, |pod_sandbox_metrics| StreamPodSandboxMetricsResponse { pod_sandbox_metrics }))
     }
 }

@@ -206,4 +206,35 @@ impl World {
             })
             .collect()
     }
+
+    /// The one metric of the fake, of each running container.
+    pub(super) fn metrics(&self, now: i64) -> Vec<PodSandboxMetrics> {
+        let ready = self.sandboxes.values().filter(|sandbox| sandbox.ready);
+        ready
+            .map(|sandbox| {
+                let own = self.containers.values().filter(|c| c.sandbox_id == sandbox.id && c.runs());
+                let container_metrics = own.map(|container| ContainerMetrics {
+                    container_id: container.id.clone(),
+                    metrics: vec![Metric {
+                        name: descriptor().name,
+                        timestamp: now,
+                        metric_type: MetricType::Gauge as i32,
+                        label_values: vec![container.id.clone()],
+                        value: Some(UInt64Value { value: u64::try_from(now / 1_000_000_000).unwrap_or(0) }),
+                    }],
+                });
+                let container_metrics = container_metrics.collect();
+                PodSandboxMetrics { pod_sandbox_id: sandbox.id.clone(), metrics: Vec::new(), container_metrics }
+            })
+            .collect()
+    }
+}
+
+/// What the fake counts.
+pub(super) fn descriptor() -> MetricDescriptor {
+    MetricDescriptor {
+        name: "container_last_seen".into(),
+        help: "Last time a container was seen".into(),
+        label_keys: vec!["id".into()],
+    }
 }
