@@ -15,6 +15,7 @@
 //! errors of the writes that matter (subtree_control, cpuset), so a limit could silently not bite.
 
 mod bpf;
+mod details;
 mod devices;
 mod error;
 mod group;
@@ -23,6 +24,7 @@ mod kill;
 mod limits;
 mod stats;
 
+pub use details::{Details, DeviceIo, HugepageUse};
 pub use devices::{DeviceKind, DeviceRule};
 pub use error::{Error, ErrorKind, Result};
 pub use group::Group;
