@@ -1,5 +1,6 @@
 //! A container in memory: its immutable description and its status.
 
+mod checkpoint;
 mod create;
 mod devices;
 mod limits;

@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use podd_cgroup::{Group, Hierarchy};
 use podd_cri::streaming;
@@ -23,7 +23,8 @@ use crate::records::{ContainerMeta, ContainerStatus, Records, SandboxMeta, Sandb
 use crate::registry::Registry;
 use crate::sandbox::{Sandbox, Shim};
 use crate::shim::Launcher;
-use crate::stats::UsageCache;
+use crate::stats::layers::Layers;
+use crate::stats::rates::Rates;
 use crate::streams::Streamed;
 use crate::warnings::Warnings;
 
@@ -47,7 +48,9 @@ pub(crate) struct Engine {
     pub(crate) shim_group: Group,
     pub(crate) launcher: Launcher,
     pub(crate) events: Events,
-    pub(crate) usage: UsageCache,
+    pub(crate) layers: Layers,
+    pub(crate) rates: Rates,
+    pub(crate) pod_cidr: Mutex<String>,
     pub(crate) warnings: Warnings,
     /// The capabilities that a container can have at most.
     pub(crate) bounding: u64,
@@ -150,7 +153,9 @@ impl Engine {
             shim_group,
             launcher: Launcher::open(paths.shims(), config.boot_id.clone())?,
             events: Events::default(),
-            usage: UsageCache::default(),
+            layers: Layers::default(),
+            rates: Rates::default(),
+            pod_cidr: Mutex::default(),
             warnings: Warnings::default(),
             bounding: podd_sys::capability::bounding().context(|| "read the bounding set")?,
             tasks: TaskTracker::new(),

@@ -126,9 +126,25 @@ impl CriError {
     }
 }
 
+/// The longest message of a status. It travels as a header, and a header that is too long ends the whole connection.
+const MESSAGE_MAX: usize = 4096;
+/// The most that a message repeats of a value that it is about.
+const EXCERPT_MAX: usize = 80;
+
 /// What goes over the wire for an error.
 pub(crate) fn status(error: CriError) -> Status {
-    Status::new(error.code(), error.chain())
+    let text = error.chain();
+    let text = if text.len() > MESSAGE_MAX { shortened(&text, MESSAGE_MAX) } else { text };
+    Status::new(error.code(), text)
+}
+
+/// A value of a request as an error shows it: quoted, and not all of it when it is long.
+pub(crate) fn excerpt(value: &str) -> String {
+    if value.len() <= EXCERPT_MAX { format!("{value:?}") } else { format!("{:?}", shortened(value, EXCERPT_MAX)) }
+}
+
+fn shortened(text: &str, most: usize) -> String {
+    format!("{}… ({} bytes)", &text[..text.floor_char_boundary(most)], text.len())
 }
 
 /// Says what was tried when an operation of another crate did not work.
@@ -146,6 +162,15 @@ impl<T, E: Into<Source>> Context<T> for std::result::Result<T, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_repeats_little_of_what_is_long() {
+        let long = "é".repeat(50_000);
+        let message = status(CriError::container(&long)).message().to_owned();
+        assert!(message.len() < MESSAGE_MAX + 32 && message.ends_with(" bytes)"), "{}", message.len());
+        assert_eq!(excerpt("a\0"), "\"a\\0\"");
+        assert!(excerpt(&long).len() < EXCERPT_MAX + 32);
+    }
 
     #[test]
     fn every_kind_has_its_code_and_keeps_its_sources() {

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use crate::container::Container;
 use crate::engine::{Engine, new_id};
 use crate::error::{Context, CriError, Result};
+use crate::request::{arguments, seconds};
 use crate::sandbox::Shim;
 use crate::shim::unexpected;
 use crate::signals::SIGKILL;
@@ -47,13 +48,13 @@ impl Engine {
         timeout: i64,
     ) -> Result<ExecSyncResponse> {
         let what = || format!("exec in container {id}");
+        let limit = Some(seconds("timeout", timeout)?).filter(|seconds| *seconds > 0).map(Duration::from_secs);
         let (stdout, stdout_end) = pipe::from_process().context(what)?;
         let (stderr, stderr_end) = pipe::from_process().context(what)?;
         let stdio = [(Stdio::Stdout, stdout_end), (Stdio::Stderr, stderr_end)];
         let mut running = self.exec(id, cmd, false, stdio.into()).await?;
         let mut stdout = Capture::new(stdout, CAPTURE_LIMIT);
         let mut stderr = Capture::new(stderr, CAPTURE_LIMIT);
-        let limit = u64::try_from(timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
         let deadline = async {
             match limit {
                 Some(limit) => tokio::time::sleep(limit).await,
@@ -120,8 +121,9 @@ impl Engine {
     /// Whether an exec makes sense now; also asked before an address for streams is given out.
     pub(crate) fn may_exec(&self, container: &Container, cmd: &[String]) -> Result<()> {
         if cmd.first().is_none_or(String::is_empty) {
-            return Err(CriError::invalid("exec needs a command"));
+            return Err(CriError::invalid("cmd is empty: exec needs a command"));
         }
+        arguments("cmd", cmd)?;
         if !container.is_running() {
             let (id, state) = (container.id(), container.state().as_str_name());
             return Err(CriError::Precondition(format!("container {id} is {state}; nothing can be executed in it")));

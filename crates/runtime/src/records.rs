@@ -13,6 +13,6 @@ mod types;
 
 pub(crate) use file::{Record, Records, Syncer};
 pub(crate) use types::{
-    ContainerMeta, ContainerStatus, Exit, ImageNames, MountMeta, NamespaceMode, Namespaces, Owner, PortMeta, Reason,
-    Resources, SandboxMeta, SandboxStage, SandboxStatus, Stage, User,
+    ContainerMeta, ContainerStatus, Exit, ImageNames, MountMeta, NamespaceMode, Namespaces, Owner, PodResources,
+    PortMeta, Reason, Resources, SandboxMeta, SandboxStage, SandboxStatus, Stage, User,
 };

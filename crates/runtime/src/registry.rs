@@ -81,12 +81,22 @@ impl Registry {
 
     /// The sandbox of an id or of the beginning of one.
     pub(crate) fn sandbox(&self, id: &str) -> Result<Arc<Sandbox>> {
-        find(&self.tables().sandboxes, id, CriError::sandbox)
+        find(&self.tables().sandboxes, id, "pod_sandbox_id", CriError::sandbox)
+    }
+
+    /// The same for a call to which a sandbox that is not there is as good as done.
+    pub(crate) fn sandbox_if_any(&self, id: &str) -> Result<Option<Arc<Sandbox>>> {
+        if_any(self.sandbox(id))
     }
 
     /// The container of an id or of the beginning of one.
     pub(crate) fn container(&self, id: &str) -> Result<Arc<Container>> {
-        find(&self.tables().containers, id, CriError::container)
+        find(&self.tables().containers, id, "container_id", CriError::container)
+    }
+
+    /// The same for a call to which a container that is not there is as good as done.
+    pub(crate) fn container_if_any(&self, id: &str) -> Result<Option<Arc<Container>>> {
+        if_any(self.container(id))
     }
 
     pub(crate) fn sandboxes(&self) -> Vec<Arc<Sandbox>> {
@@ -122,14 +132,24 @@ impl Drop for Reservation<'_> {
     }
 }
 
-fn find<T>(table: &HashMap<String, Arc<T>>, id: &str, missing: fn(&str) -> CriError) -> Result<Arc<T>> {
+fn if_any<T>(found: Result<T>) -> Result<Option<T>> {
+    match found {
+        Err(CriError::NotFound { .. }) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+fn find<T>(table: &HashMap<String, Arc<T>>, id: &str, field: &str, missing: fn(&str) -> CriError) -> Result<Arc<T>> {
+    if id.is_empty() {
+        return Err(CriError::invalid(format!("{field} is empty")));
+    }
     if let Some(exact) = table.get(id) {
         return Ok(Arc::clone(exact));
     }
-    let mut matching = table.iter().filter(|(full, _)| !id.is_empty() && full.starts_with(id));
+    let mut matching = table.iter().filter(|(full, _)| full.starts_with(id));
     match (matching.next(), matching.next()) {
         (Some((_, found)), None) => Ok(Arc::clone(found)),
-        (Some(_), Some(_)) => Err(CriError::invalid(format!("id {id:?} is the beginning of more than one"))),
+        (Some(_), Some(_)) => Err(CriError::invalid(format!("{field} {id:?} is the beginning of more than one"))),
         (None, _) => Err(missing(id)),
     }
 }
@@ -164,11 +184,13 @@ mod tests {
     fn an_id_may_be_shortened_as_long_as_it_is_unique() {
         let table: HashMap<String, Arc<u8>> =
             [("abc", 1), ("abd", 2), ("b", 3)].map(|(id, value)| (id.to_owned(), Arc::new(value))).into();
-        let found = |id: &str| find(&table, id, CriError::sandbox).map(|value| *value).map_err(|e| e.to_string());
+        let found = |id: &str| {
+            find(&table, id, "pod_sandbox_id", CriError::sandbox).map(|value| *value).map_err(|e| e.to_string())
+        };
         assert_eq!(found("abc"), Ok(1));
         assert_eq!(found("b"), Ok(3));
         assert!(found("ab").expect_err("ambiguous").contains("more than one"));
-        assert!(found("").expect_err("empty").contains("not found"));
+        assert_eq!(found("").expect_err("empty"), "pod_sandbox_id is empty");
         assert!(found("x").expect_err("missing").contains("not found"));
     }
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use podd_cri::lists::chunks;
 use podd_cri::v1::*;
 use podd_cri::{ImageService, RuntimeService};
 use tonic::codegen::BoxStream;
@@ -178,8 +179,95 @@ impl RuntimeService for Runtime {
         request: Request<ListPodSandboxStatsRequest>,
     ) -> Answer<ListPodSandboxStatsResponse> {
         let filter = request.into_inner().filter.unwrap_or_default();
-        let stats = Arc::clone(&self.engine).list_sandbox_stats(filter).await;
+        let stats = Arc::clone(&self.engine).list_sandbox_stats(filter).await.map_err(status)?;
         Ok(Response::new(ListPodSandboxStatsResponse { stats }))
+    }
+
+    async fn update_runtime_config(
+        &self,
+        request: Request<UpdateRuntimeConfigRequest>,
+    ) -> Answer<UpdateRuntimeConfigResponse> {
+        let config = request.into_inner().runtime_config.unwrap_or_default();
+        self.engine.update_config(config).map_err(status)?;
+        Ok(Response::new(UpdateRuntimeConfigResponse {}))
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        request: Request<UpdatePodSandboxResourcesRequest>,
+    ) -> Answer<UpdatePodSandboxResourcesResponse> {
+        let update = request.into_inner();
+        whole!(self, engine => engine.update_sandbox(update).await);
+        Ok(Response::new(UpdatePodSandboxResourcesResponse {}))
+    }
+
+    async fn checkpoint_container(
+        &self,
+        request: Request<CheckpointContainerRequest>,
+    ) -> Answer<CheckpointContainerResponse> {
+        let CheckpointContainerRequest { container_id, location, timeout } = request.into_inner();
+        whole!(self, engine => engine.checkpoint_container(&container_id, &location, timeout).await);
+        Ok(Response::new(CheckpointContainerResponse {}))
+    }
+
+    async fn list_metric_descriptors(
+        &self,
+        _: Request<ListMetricDescriptorsRequest>,
+    ) -> Answer<ListMetricDescriptorsResponse> {
+        Ok(Response::new(self.engine.metric_descriptors()))
+    }
+
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _: Request<ListPodSandboxMetricsRequest>,
+    ) -> Answer<ListPodSandboxMetricsResponse> {
+        let pod_metrics = Arc::clone(&self.engine).sandbox_metrics().await.map_err(status)?;
+        Ok(Response::new(ListPodSandboxMetricsResponse { pod_metrics }))
+    }
+
+    async fn stream_pod_sandboxes(
+        &self,
+        request: Request<StreamPodSandboxesRequest>,
+    ) -> Answer<BoxStream<StreamPodSandboxesResponse>> {
+        let filter = request.into_inner().filter.unwrap_or_default();
+        let items = self.engine.list_sandboxes(&filter);
+        Ok(Response::new(chunks(items, |pod_sandboxes| StreamPodSandboxesResponse { pod_sandboxes })))
+    }
+
+    async fn stream_containers(
+        &self,
+        request: Request<StreamContainersRequest>,
+    ) -> Answer<BoxStream<StreamContainersResponse>> {
+        let filter = request.into_inner().filter.unwrap_or_default();
+        let items = self.engine.list_containers(&filter);
+        Ok(Response::new(chunks(items, |containers| StreamContainersResponse { containers })))
+    }
+
+    async fn stream_container_stats(
+        &self,
+        request: Request<StreamContainerStatsRequest>,
+    ) -> Answer<BoxStream<StreamContainerStatsResponse>> {
+        let filter = request.into_inner().filter.unwrap_or_default();
+        let stats = Arc::clone(&self.engine).list_container_stats(filter).await;
+        Ok(Response::new(chunks(stats, |container_stats| StreamContainerStatsResponse { container_stats })))
+    }
+
+    async fn stream_pod_sandbox_stats(
+        &self,
+        request: Request<StreamPodSandboxStatsRequest>,
+    ) -> Answer<BoxStream<StreamPodSandboxStatsResponse>> {
+        let filter = request.into_inner().filter.unwrap_or_default();
+        let stats = Arc::clone(&self.engine).list_sandbox_stats(filter).await.map_err(status)?;
+        Ok(Response::new(chunks(stats, |pod_sandbox_stats| StreamPodSandboxStatsResponse { pod_sandbox_stats })))
+    }
+
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _: Request<StreamPodSandboxMetricsRequest>,
+    ) -> Answer<BoxStream<StreamPodSandboxMetricsResponse>> {
+        let metrics = Arc::clone(&self.engine).sandbox_metrics().await.map_err(status)?;
+        let wrap = |pod_sandbox_metrics| StreamPodSandboxMetricsResponse { pod_sandbox_metrics };
+        Ok(Response::new(chunks(metrics, wrap)))
     }
 
     async fn get_container_events(&self, _: Request<GetEventsRequest>) -> Answer<BoxStream<ContainerEventResponse>> {
@@ -193,6 +281,12 @@ impl ImageService for Runtime {
         let spec = request.into_inner().filter.and_then(|filter| filter.image);
         let images = self.engine.list_images(spec.as_ref()).map_err(status)?;
         Ok(Response::new(ListImagesResponse { images }))
+    }
+
+    async fn stream_images(&self, request: Request<StreamImagesRequest>) -> Answer<BoxStream<StreamImagesResponse>> {
+        let spec = request.into_inner().filter.and_then(|filter| filter.image);
+        let images = self.engine.list_images(spec.as_ref()).map_err(status)?;
+        Ok(Response::new(chunks(images, |images| StreamImagesResponse { images })))
     }
 
     async fn image_status(&self, request: Request<ImageStatusRequest>) -> Answer<ImageStatusResponse> {

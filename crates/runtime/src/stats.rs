@@ -1,40 +1,34 @@
-//! ContainerStats, PodSandboxStats and their lists: what the cgroup counts, and how big the writable layer is.
+//! ContainerStats, PodSandboxStats and their lists: what the cgroup counts, what went through the pod's interfaces, and
+//! how big the writable layer is.
 
-use std::collections::HashMap;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+pub(crate) mod interfaces;
+pub(crate) mod layers;
+pub(crate) mod rates;
 
-use podd_cgroup::Stats;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use podd_cgroup::{Pressure, PressureLine, Stats};
 use podd_cri::v1::{
     ContainerAttributes, ContainerStats, ContainerStatsFilter, CpuUsage, FilesystemIdentifier, FilesystemUsage,
-    LinuxPodSandboxStats, MemoryUsage, PodSandboxAttributes, PodSandboxStats, PodSandboxStatsFilter, ProcessUsage,
-    SwapUsage, UInt64Value,
+    IoUsage, LinuxPodSandboxStats, MemoryUsage, PodSandboxAttributes, PodSandboxStats, PodSandboxStatsFilter,
+    ProcessUsage, PsiData, PsiStats, SwapUsage, UInt64Value,
 };
 
+use self::interfaces::Interface;
 use crate::clock::now;
 use crate::container::Container;
 use crate::engine::{Engine, blocking};
 use crate::error::{Context, Result};
-use crate::records::SandboxStage;
+use crate::records::{Resources, SandboxStage};
 use crate::sandbox::list::selects;
 use crate::sandbox::{Sandbox, metadata};
+use crate::streams::network_of;
 
-/// How old the size of a writable layer may be: walking it is the dear part of statistics.
-const USAGE_AGE: Duration = Duration::from_secs(10);
-/// How many files of a writable layer are looked at; a bigger one is reported as far as it was seen.
-const USAGE_FILES: u64 = 1_000_000;
-
-/// Sizes of writable layers, and when they were measured.
-#[derive(Default)]
-pub(crate) struct UsageCache(Mutex<HashMap<String, (Instant, Usage)>>);
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Usage {
-    bytes: u64,
-    inodes: u64,
-}
+/// How long a shim may take to hand out its network: one that hangs must not hold the statistics of all others up.
+const SHIM_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Engine {
     /// Usage of one container.
@@ -60,21 +54,45 @@ impl Engine {
     /// Usage of one sandbox.
     pub(crate) async fn sandbox_stats(self: Arc<Self>, id: &str) -> Result<PodSandboxStats> {
         let sandbox = self.registry.sandbox(id)?;
-        blocking(move || self.measure_sandbox(&sandbox)).await
+        let network = own_network(&sandbox).await;
+        blocking(move || {
+            let interfaces = interfaces::read(vec![network]).context(|| "read the pod's interfaces")?.pop().flatten();
+            self.measure_sandbox(&sandbox, interfaces)
+        })
+        .await
     }
 
     /// Usage of the ready sandboxes that pass the filter.
-    pub(crate) async fn list_sandbox_stats(self: Arc<Self>, filter: PodSandboxStatsFilter) -> Vec<PodSandboxStats> {
+    pub(crate) async fn list_sandbox_stats(
+        self: Arc<Self>,
+        filter: PodSandboxStatsFilter,
+    ) -> Result<Vec<PodSandboxStats>> {
+        let wanted = |sandbox: &Arc<Sandbox>| {
+            sandbox.id().starts_with(&filter.id) && selects(&filter.label_selector, &sandbox.meta.labels)
+        };
+        let sandboxes: Vec<_> = self.ready_sandboxes().into_iter().filter(wanted).collect();
+        self.with_interfaces(sandboxes, |engine, sandbox, interfaces| engine.measure_sandbox(sandbox, interfaces)).await
+    }
+
+    /// Ready sandboxes, oldest first.
+    pub(crate) fn ready_sandboxes(&self) -> Vec<Arc<Sandbox>> {
+        let mut ready = self.registry.sandboxes();
+        ready.retain(|sandbox| sandbox.status().stage == SandboxStage::Ready);
+        ready.sort_by(|a, b| (a.meta.created_at, a.id()).cmp(&(b.meta.created_at, b.id())));
+        ready
+    }
+
+    /// Measures each sandbox, given its interfaces. One that was stopped meanwhile has nothing to read and is left out.
+    pub(crate) async fn with_interfaces<T: Send + 'static>(
+        self: Arc<Self>,
+        sandboxes: Vec<Arc<Sandbox>>,
+        measure: impl Fn(&Self, &Arc<Sandbox>, Option<Vec<Interface>>) -> Result<T> + Send + 'static,
+    ) -> Result<Vec<T>> {
+        let networks = join_all(sandboxes.iter().map(|sandbox| own_network(sandbox))).await;
         blocking(move || {
-            let wanted = |sandbox: &Sandbox| {
-                sandbox.status().stage == SandboxStage::Ready
-                    && sandbox.id().starts_with(&filter.id)
-                    && selects(&filter.label_selector, &sandbox.meta.labels)
-            };
-            let sandboxes = self.registry.sandboxes();
-            let measured = sandboxes.iter().filter(|sandbox| wanted(sandbox)).map(|s| self.measure_sandbox(s));
-            // One that was stopped meanwhile has no group to read.
-            measured.filter_map(Result::ok).collect()
+            let interfaces = interfaces::read(networks).context(|| "read the pods' interfaces")?;
+            let each = sandboxes.iter().zip(interfaces);
+            Ok(each.filter_map(|(sandbox, found)| measure(&self, sandbox, found).ok()).collect())
         })
         .await
     }
@@ -93,7 +111,7 @@ impl Engine {
             Stats::default()
         };
         let timestamp = now();
-        let (cpu, memory, swap) = counted(&stats, timestamp);
+        let nano_cores = || self.rates.nano_cores(container.id(), timestamp, stats.cpu.unwrap_or_default().usage_ns);
         Ok(ContainerStats {
             attributes: Some(ContainerAttributes {
                 id: container.id().to_owned(),
@@ -101,20 +119,20 @@ impl Engine {
                 labels: container.meta.labels.clone(),
                 annotations: container.meta.annotations.clone(),
             }),
-            cpu: running.then_some(cpu),
-            memory: running.then_some(memory),
+            cpu: running.then(|| cpu(&stats, timestamp, nano_cores())),
+            memory: running.then(|| memory(&stats, timestamp)),
             writable_layer: Some(self.writable_layer(container, timestamp)),
-            swap: running.then_some(swap),
-            io: None,
+            swap: running.then(|| swap(&stats, timestamp, &container.status().resources)),
+            io: running.then(|| io(&stats.pressure, timestamp)).flatten(),
         })
     }
 
-    fn measure_sandbox(&self, sandbox: &Sandbox) -> Result<PodSandboxStats> {
+    fn measure_sandbox(&self, sandbox: &Sandbox, interfaces: Option<Vec<Interface>>) -> Result<PodSandboxStats> {
         let what = || format!("read the statistics of sandbox {}", sandbox.id());
         let group = self.cgroups.group(&sandbox.meta.cgroup_parent).context(what)?;
         let stats = group.stats().context(what)?;
         let timestamp = now();
-        let (cpu, memory, _) = counted(&stats, timestamp);
+        let nano_cores = self.rates.nano_cores(sandbox.id(), timestamp, stats.cpu.unwrap_or_default().usage_ns);
         let running = self.registry.containers_in(sandbox.id()).into_iter().filter(|container| container.is_running());
         let processes = group.pids().context(what)?.len() as u64;
         Ok(PodSandboxStats {
@@ -125,28 +143,19 @@ impl Engine {
                 annotations: sandbox.meta.annotations.clone(),
             }),
             linux: Some(LinuxPodSandboxStats {
-                cpu: Some(cpu),
-                memory: Some(memory),
-                network: None,
+                cpu: Some(cpu(&stats, timestamp, nano_cores)),
+                memory: Some(memory(&stats, timestamp)),
+                network: interfaces.map(|interfaces| interfaces::to_cri(interfaces, timestamp)),
                 process: Some(ProcessUsage { timestamp, process_count: some(processes) }),
                 containers: self.measure_all(running),
-                io: None,
+                io: io(&stats.pressure, timestamp),
             }),
             windows: None,
         })
     }
 
     fn writable_layer(&self, container: &Container, timestamp: i64) -> FilesystemUsage {
-        let paths = self.paths.container(container.id());
-        let cache = || self.usage.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = cache().get(container.id()).filter(|(at, _)| at.elapsed() < USAGE_AGE).map(|(_, usage)| *usage);
-        let usage = known.unwrap_or_else(|| {
-            let usage = usage_of(&paths.upper());
-            let mut cache = cache();
-            cache.retain(|_, (at, _)| at.elapsed() < USAGE_AGE);
-            cache.insert(container.id().to_owned(), (Instant::now(), usage));
-            usage
-        });
+        let usage = self.layer_usage(container);
         FilesystemUsage {
             timestamp,
             fs_id: Some(FilesystemIdentifier { mountpoint: self.paths.containers().display().to_string() }),
@@ -154,52 +163,72 @@ impl Engine {
             inodes_used: some(usage.inodes),
         }
     }
+
+    /// How big a container's writable layer is, or was a little while ago.
+    pub(crate) fn layer_usage(&self, container: &Container) -> layers::Usage {
+        self.layers.usage(container.id(), &self.paths.container(container.id()).upper())
+    }
+}
+
+/// The network namespace of a sandbox that has one of its own and whose shim answers.
+async fn own_network(sandbox: &Sandbox) -> Option<OwnedFd> {
+    tokio::time::timeout(SHIM_PATIENCE, network_of(sandbox)).await.ok()?.ok()?
 }
 
 fn some(value: u64) -> Option<UInt64Value> {
     Some(UInt64Value { value })
 }
 
-fn counted(stats: &Stats, timestamp: i64) -> (CpuUsage, MemoryUsage, SwapUsage) {
-    let cpu = stats.cpu.unwrap_or_default();
-    let memory = stats.memory.unwrap_or_default();
-    let available = memory.limit.map(|limit| limit.saturating_sub(memory.working_set));
-    (
-        CpuUsage { timestamp, usage_core_nano_seconds: some(cpu.usage_ns), ..CpuUsage::default() },
-        MemoryUsage {
-            timestamp,
-            working_set_bytes: some(memory.working_set),
-            available_bytes: available.and_then(some),
-            usage_bytes: some(memory.usage),
-            rss_bytes: some(memory.rss),
-            page_faults: some(memory.page_faults),
-            major_page_faults: some(memory.major_page_faults),
-            psi: None,
-        },
-        SwapUsage { timestamp, swap_available_bytes: None, swap_usage_bytes: some(memory.swap) },
-    )
+fn cpu(stats: &Stats, timestamp: i64, nano_cores: Option<u64>) -> CpuUsage {
+    CpuUsage {
+        timestamp,
+        usage_core_nano_seconds: some(stats.cpu.unwrap_or_default().usage_ns),
+        usage_nano_cores: nano_cores.and_then(some),
+        psi: psi(stats.pressure.cpu),
+    }
 }
 
-/// Bytes on disk and inodes below a directory. What goes away while it is looked at is not counted.
-fn usage_of(directory: &Path) -> Usage {
-    let mut usage = Usage::default();
-    let mut waiting = vec![directory.to_owned()];
-    while let Some(directory) = waiting.pop() {
-        let Ok(entries) = std::fs::read_dir(directory) else { continue };
-        for entry in entries.flatten() {
-            let Ok(metadata) = entry.metadata() else { continue };
-            usage.inodes += 1;
-            // st_blocks counts 512 bytes each, whatever the file system's block size (stat(2)).
-            usage.bytes += metadata.blocks() * 512;
-            if metadata.is_dir() {
-                waiting.push(entry.path());
-            }
-            if usage.inodes >= USAGE_FILES {
-                return usage;
-            }
-        }
+fn memory(stats: &Stats, timestamp: i64) -> MemoryUsage {
+    let memory = stats.memory.unwrap_or_default();
+    let available = memory.limit.map(|limit| limit.saturating_sub(memory.working_set));
+    MemoryUsage {
+        timestamp,
+        working_set_bytes: some(memory.working_set),
+        available_bytes: available.and_then(some),
+        usage_bytes: some(memory.usage),
+        rss_bytes: some(memory.rss),
+        page_faults: some(memory.page_faults),
+        major_page_faults: some(memory.major_page_faults),
+        psi: psi(stats.pressure.memory),
     }
-    usage
+}
+
+/// CRI's swap limit is that of memory and swap together. Without both limits nobody can say what is left.
+fn swap(stats: &Stats, timestamp: i64, resources: &Resources) -> SwapUsage {
+    let used = stats.memory.unwrap_or_default().swap;
+    let limit = match (resources.memory_swap_limit, resources.memory_limit) {
+        (both, memory) if both > 0 && memory > 0 => u64::try_from(both - memory).ok(),
+        _ => None,
+    };
+    SwapUsage {
+        timestamp,
+        swap_available_bytes: limit.map(|limit| limit.saturating_sub(used)).and_then(some),
+        swap_usage_bytes: some(used),
+    }
+}
+
+fn io(pressure: &Pressure, timestamp: i64) -> Option<IoUsage> {
+    psi(pressure.io).map(|psi| IoUsage { timestamp, psi: Some(psi) })
+}
+
+fn psi(pressure: Option<(PressureLine, PressureLine)>) -> Option<PsiStats> {
+    let data = |line: PressureLine| PsiData {
+        total: line.total_us,
+        avg10: line.avg10,
+        avg60: line.avg60,
+        avg300: line.avg300,
+    };
+    pressure.map(|(some, full)| PsiStats { full: Some(data(full)), some: Some(data(some)) })
 }
 
 #[cfg(test)]
@@ -207,14 +236,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn usage_counts_what_lies_below_and_follows_no_links() {
-        let directory = tempfile::tempdir().expect("tempdir");
-        std::fs::create_dir(directory.path().join("a")).expect("mkdir");
-        std::fs::write(directory.path().join("a/b"), vec![1; 8192]).expect("write");
-        std::os::unix::fs::symlink("/", directory.path().join("c")).expect("symlink");
-        let usage = usage_of(directory.path());
-        assert_eq!(usage.inodes, 3);
-        assert!(usage.bytes >= 8192 && usage.bytes < 1 << 20, "{usage:?}");
-        assert_eq!(usage_of(Path::new("/does/not/exist")), Usage::default());
+    fn swap_is_left_only_where_both_limits_are_known() {
+        let stats =
+            Stats { memory: Some(podd_cgroup::MemoryStats { swap: 30, ..Default::default() }), ..Stats::default() };
+        let table = [(0, 0, None), (0, 100, None), (100, 100, some(0)), (150, 100, some(20)), (-1, 100, None)];
+        for (both, memory, expected) in table {
+            let resources = Resources { memory_swap_limit: both, memory_limit: memory, ..Resources::default() };
+            assert_eq!(swap(&stats, 1, &resources).swap_available_bytes, expected, "{both} {memory}");
+        }
+    }
+
+    #[test]
+    fn pressure_is_told_where_the_kernel_keeps_it() {
+        assert_eq!(psi(None), None);
+        let line = |total_us| PressureLine { avg10: 1.5, avg60: 0.5, avg300: 0.25, total_us };
+        let told = psi(Some((line(7), line(3)))).expect("told");
+        assert_eq!((told.some.map(|line| line.total), told.full.map(|line| line.total)), (Some(7), Some(3)));
     }
 }

@@ -1,13 +1,16 @@
 //! Version, Status and RuntimeConfig: what the runtime is and can do.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::PoisonError;
 
 use podd_cri::v1::{
-    CgroupDriver, LinuxRuntimeConfiguration, RuntimeCondition, RuntimeConfigResponse, RuntimeFeatures, RuntimeHandler,
-    RuntimeHandlerFeatures, RuntimeStatus, StatusResponse, VersionResponse,
+    self, CgroupDriver, LinuxRuntimeConfiguration, RuntimeCondition, RuntimeConfigResponse, RuntimeFeatures,
+    RuntimeHandler, RuntimeHandlerFeatures, RuntimeStatus, StatusResponse, VersionResponse,
 };
 
 use crate::engine::Engine;
+use crate::error::{CriError, Result, excerpt};
 use crate::sandbox::plan::HANDLER;
 
 /// The version of the kubelet's runtime API, which has been this one for ever.
@@ -38,6 +41,22 @@ impl Engine {
         }
     }
 
+    /// Takes note of what the node has learnt. The pods' addresses come from podd's own network or from a CNI plugin,
+    /// which have configurations of their own: the range is kept for people to see.
+    pub(crate) fn update_config(&self, config: v1::RuntimeConfig) -> Result<()> {
+        let cidr = config.network_config.unwrap_or_default().pod_cidr;
+        let mut ranges = cidr.split(',').map(str::trim).filter(|_| !cidr.is_empty());
+        if let Some(wrong) = ranges.find(|range| !is_range(range)) {
+            let wrong = excerpt(wrong);
+            return Err(CriError::invalid(format!(
+                "network_config.pod_cidr {wrong} is no address with a prefix length"
+            )));
+        }
+        tracing::info!(pod_cidr = cidr, "the node's pod range is known");
+        *self.pod_cidr.lock().unwrap_or_else(PoisonError::into_inner) = cidr;
+        Ok(())
+    }
+
     pub(crate) fn runtime_config(&self) -> RuntimeConfigResponse {
         RuntimeConfigResponse {
             linux: Some(LinuxRuntimeConfiguration { cgroup_driver: CgroupDriver::Cgroupfs as i32 }),
@@ -51,8 +70,35 @@ impl Engine {
             "run": self.config.run,
             "cgroupRoot": self.config.cgroup_root,
             "cgroupVersion": format!("{:?}", self.cgroups.version()),
+            "podCIDR": *self.pod_cidr.lock().unwrap_or_else(PoisonError::into_inner),
             "capabilities": podd_sys::capability::names(self.bounding),
         });
         BTreeMap::from([("config".to_owned(), config.to_string())])
+    }
+}
+
+/// `10.85.0.0/16`, `fd00::/64`.
+fn is_range(text: &str) -> bool {
+    let Some((address, length)) = text.split_once('/') else { return false };
+    let longest = match address.parse() {
+        Ok(IpAddr::V4(_)) => 32,
+        Ok(IpAddr::V6(_)) => 128,
+        Err(_) => return false,
+    };
+    length.parse::<u8>().is_ok_and(|length| length <= longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_range_is_an_address_with_a_prefix_length_that_it_can_have() {
+        for range in ["10.85.0.0/16", "fd00::/64", "0.0.0.0/0"] {
+            assert!(is_range(range), "{range}");
+        }
+        for text in ["", "10.85.0.0", "10.85.0.0/33", "fd00::/129", "10.85/16", "a/1", "10.85.0.0/-1"] {
+            assert!(!is_range(text), "{text}");
+        }
     }
 }

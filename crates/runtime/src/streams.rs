@@ -15,6 +15,7 @@ use crate::engine::Engine;
 use crate::error::status;
 use crate::exec::exec_streamed;
 use crate::sandbox::Shim;
+pub(crate) use forward::network_of;
 use pipe::Pipe;
 
 /// Bytes that are copied at once.

@@ -15,12 +15,14 @@ use crate::engine::{Engine, blocking, new_id};
 use crate::error::{Context, CriError, Result};
 use crate::paths::ContainerPaths;
 use crate::records::{ContainerStatus, SandboxStage, Stage, User};
+use crate::request::check_container;
 use crate::sandbox::{Sandbox, Shim};
 use crate::shim::unexpected;
 
 impl Engine {
     /// Makes a container up to the point of exec; answers its id.
     pub(crate) async fn create_container(self: Arc<Self>, sandbox: &str, config: ContainerConfig) -> Result<String> {
+        check_container(&config)?;
         let sandbox = self.registry.sandbox(sandbox)?;
         let _ready = sandbox.turn.read().await;
         if sandbox.status().stage != SandboxStage::Ready {

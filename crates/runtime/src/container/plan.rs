@@ -49,10 +49,7 @@ pub(crate) struct Plan {
 
 /// Decides on a container.
 pub(crate) fn plan(context: Context<'_>, config: &ContainerConfig) -> Result<Plan> {
-    let metadata = config.metadata.as_ref().ok_or_else(|| CriError::invalid("container config has no metadata"))?;
-    if metadata.name.is_empty() {
-        return Err(CriError::invalid("container metadata has no name"));
-    }
+    let metadata = config.metadata.clone().unwrap_or_default();
     if let Some(device) = config.cdi_devices.first() {
         return Err(CriError::Unsupported(format!("CDI device {:?}: CDI is not implemented", device.name)));
     }
@@ -71,12 +68,7 @@ pub(crate) fn plan(context: Context<'_>, config: &ContainerConfig) -> Result<Pla
     let meta = ContainerMeta {
         id: context.id.to_owned(),
         sandbox_id: context.sandbox.id.clone(),
-        owner: Owner {
-            name: metadata.name.clone(),
-            namespace: String::new(),
-            uid: String::new(),
-            attempt: metadata.attempt,
-        },
+        owner: Owner { name: metadata.name, namespace: String::new(), uid: String::new(), attempt: metadata.attempt },
         created_at: context.now,
         image: image_names(config, context.image),
         labels: config.labels.clone(),

@@ -20,7 +20,7 @@ const GROUP_PATIENCE: Duration = Duration::from_secs(10);
 impl Engine {
     /// Removes a container, by force when it runs. One that is not there is removed already.
     pub(crate) async fn remove_container(self: Arc<Self>, id: &str) -> Result<()> {
-        let Ok(container) = self.registry.container(id) else { return Ok(()) };
+        let Some(container) = self.registry.container_if_any(id)? else { return Ok(()) };
         self.remove_whole_container(&container).await
     }
 

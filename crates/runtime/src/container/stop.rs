@@ -9,6 +9,7 @@ use super::Container;
 use crate::engine::Engine;
 use crate::error::{CriError, Result};
 use crate::records::Stage;
+use crate::request::seconds;
 use crate::signals::SIGKILL;
 
 /// How long SIGKILL may take before the cgroup is killed, and then once more before it is an error: a process that is
@@ -18,10 +19,10 @@ const KILL_PATIENCE: Duration = Duration::from_secs(10);
 const LONGEST_GRACE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Engine {
-    /// Stops a container. One that does not run is stopped already.
+    /// Stops a container. One that is not there, or does not run, is stopped already.
     pub(crate) async fn stop_container(self: Arc<Self>, id: &str, timeout: i64) -> Result<()> {
-        let container = self.registry.container(id)?;
-        let grace = Duration::from_secs(u64::try_from(timeout).unwrap_or(0)).min(LONGEST_GRACE);
+        let grace = Duration::from_secs(seconds("timeout", timeout)?).min(LONGEST_GRACE);
+        let Some(container) = self.registry.container_if_any(id)? else { return Ok(()) };
         self.stop_within(&container, grace).await
     }
 

@@ -97,6 +97,19 @@ pub(crate) struct SandboxStatus {
     /// Removal has begun; found at start, it is finished.
     pub(crate) removing: bool,
     pub(crate) ips: Vec<IpAddr>,
+    /// What the pod as a whole was given, as far as the caller said so.
+    #[serde(default)]
+    pub(crate) resources: PodResources,
+}
+
+/// `UpdatePodSandboxResources`, or the sandbox's configuration. For people and plugins to see: the group is the
+/// caller's, who has set its limits already.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PodResources {
+    /// What the runtime handler itself takes.
+    pub(crate) overhead: Option<Resources>,
+    /// The sum over the containers.
+    pub(crate) resources: Option<Resources>,
 }
 
 /// The image of a container, in the three shapes that CRI asks for.

@@ -9,6 +9,7 @@ use podd_cri::v1::{DnsConfig, NamespaceMode as Mode, PodSandboxConfig, Protocol}
 
 use crate::error::{CriError, Result};
 use crate::records::{NamespaceMode, Namespaces, Owner, PortMeta, SandboxMeta};
+use crate::request::check_sandbox;
 
 /// The one runtime handler; the empty name means it too.
 pub(crate) const HANDLER: &str = "podd";
@@ -26,10 +27,8 @@ pub(crate) struct Context<'a> {
 
 /// Decides on a sandbox. Everything podd cannot honour is refused here, by its name.
 pub(crate) fn plan(context: &Context<'_>, config: &PodSandboxConfig, handler: &str) -> Result<SandboxMeta> {
-    let metadata = config.metadata.as_ref().ok_or_else(|| CriError::invalid("sandbox config has no metadata"))?;
-    if metadata.name.is_empty() {
-        return Err(CriError::invalid("sandbox metadata has no name"));
-    }
+    check_sandbox(config)?;
+    let metadata = config.metadata.clone().unwrap_or_default();
     if !["", HANDLER].contains(&handler) {
         return Err(CriError::invalid(format!(
             "runtime handler {handler:?} is not known; podd has \"\" and {HANDLER:?}"
@@ -49,9 +48,9 @@ pub(crate) fn plan(context: &Context<'_>, config: &PodSandboxConfig, handler: &s
     Ok(SandboxMeta {
         id: context.id.to_owned(),
         owner: Owner {
-            name: metadata.name.clone(),
-            namespace: metadata.namespace.clone(),
-            uid: metadata.uid.clone(),
+            name: metadata.name,
+            namespace: metadata.namespace,
+            uid: metadata.uid,
             attempt: metadata.attempt,
         },
         created_at: context.now,

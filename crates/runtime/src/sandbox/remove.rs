@@ -17,7 +17,7 @@ const GROUP_PATIENCE: Duration = Duration::from_secs(10);
 impl Engine {
     /// Stops a sandbox and removes it with its containers. One that is not there is removed already.
     pub(crate) async fn remove_sandbox(self: Arc<Self>, id: &str) -> Result<()> {
-        let Ok(sandbox) = self.registry.sandbox(id) else { return Ok(()) };
+        let Some(sandbox) = self.registry.sandbox_if_any(id)? else { return Ok(()) };
         let _turn = sandbox.turn.write().await;
         if self.registry.sandbox(sandbox.id()).is_err() {
             return Ok(());

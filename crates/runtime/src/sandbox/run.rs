@@ -17,7 +17,7 @@ use crate::clock::now;
 use crate::engine::{Engine, blocking, new_id};
 use crate::error::{Context, CriError, Result};
 use crate::network;
-use crate::records::{NamespaceMode, SandboxMeta, SandboxStage, SandboxStatus};
+use crate::records::{NamespaceMode, PodResources, Resources, SandboxMeta, SandboxStage, SandboxStatus};
 use crate::shim::{Client, Launched, unexpected};
 
 /// `oom_score_adj` of a shim: it goes after the containers and before the agent.
@@ -52,7 +52,16 @@ impl Engine {
         let context = plan::Context { id: &id, now: now(), cgroup_root: &self.config.cgroup_root };
         let meta = plan::plan(&context, config, handler)?;
         let name = self.registry.reserve_sandbox(&meta.owner, &id)?;
-        let status = SandboxStatus { stage: SandboxStage::Creating, removing: false, ips: Vec::new() };
+        let linux = config.linux.as_ref();
+        let status = SandboxStatus {
+            stage: SandboxStage::Creating,
+            removing: false,
+            ips: Vec::new(),
+            resources: PodResources {
+                overhead: linux.and_then(|linux| linux.overhead.as_ref()).map(Resources::from),
+                resources: linux.and_then(|linux| linux.resources.as_ref()).map(Resources::from),
+            },
+        };
         let record = self.sandbox_records.create(&id, &meta, &status).context(|| format!("record sandbox {id}"))?;
         let sandbox = Arc::new(Sandbox::new(meta, status, record));
         self.registry.add_sandbox(Arc::clone(&sandbox));

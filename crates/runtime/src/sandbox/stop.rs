@@ -20,10 +20,14 @@ use crate::records::{SandboxStage, Stage};
 const SHIM_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Engine {
-    /// Stops a sandbox; one that does not exist is an error, one that is stopped is not.
+    /// Stops a sandbox. One that is not there, or stopped, is stopped already.
     pub(crate) async fn stop_sandbox(self: Arc<Self>, id: &str) -> Result<()> {
-        let sandbox = self.registry.sandbox(id)?;
+        let Some(sandbox) = self.registry.sandbox_if_any(id)? else { return Ok(()) };
         let _turn = sandbox.turn.write().await;
+        if self.registry.sandbox(sandbox.id()).is_err() {
+            // Removed while this waited for its turn; its record must not come back.
+            return Ok(());
+        }
         self.halt_sandbox(&sandbox).await
     }
 

@@ -59,7 +59,7 @@ impl Engine {
 }
 
 /// The sandbox's own network namespace; `None` when it is the node's.
-async fn network_of(sandbox: &Sandbox) -> Result<Option<OwnedFd>> {
+pub(crate) async fn network_of(sandbox: &Sandbox) -> Result<Option<OwnedFd>> {
     let shim = sandbox.shim()?;
     let (kinds, fds) = match shim.client.call_with_fds(Request::Namespaces, &[]).await? {
         (Response::Namespaces { kinds }, fds) => (kinds, fds),

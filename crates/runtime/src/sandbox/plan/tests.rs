@@ -70,7 +70,7 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         move |linux: &mut LinuxPodSandboxConfig| drop(linux.sysctls.insert(name.to_owned(), "1".to_owned()))
     };
     let table: Vec<(PodSandboxConfig, &str)> = vec![
-        (PodSandboxConfig::default(), "no metadata"),
+        (PodSandboxConfig::default(), "metadata is missing"),
         (config(|config, _, _| config.hostname = "a/b".into()), "hostname \"a/b\""),
         (config(|config, _, _| config.hostname = "a".repeat(65)), "hostname"),
         (config(|config, _, _| config.log_directory = "logs".into()), "log_directory"),
