@@ -1,6 +1,8 @@
 //! Any runtime, served on a unix socket. Forwards and nothing else; the socket's mode is the only
 //! protection there is, and it is set before the path exists.
 
+mod codes;
+
 use std::fs::{File, Permissions};
 use std::future::Future;
 use std::io::{Error, ErrorKind, Result};
@@ -79,6 +81,7 @@ pub async fn serve(
     let running = TaskTracker::new();
     let shared = Shared { runtime, images, ending: ending.clone(), running: running.clone() };
     let serving = tonic::transport::Server::builder()
+        .layer(tower::util::MapResponseLayer::new(codes::corrected))
         .add_service(
             RuntimeServiceServer::new(shared.clone())
                 .max_decoding_message_size(MAX_MESSAGE)

@@ -4,6 +4,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic_prost::ProstCodec;
 
 use super::*;
 use crate::client;
@@ -129,4 +132,41 @@ async fn a_call_that_the_runtime_lacks_says_so() {
     let client = client::connect(&node.path).await.unwrap();
     let answer = client.list_images(Request::new(ListImagesRequest::default())).await;
     assert_eq!(answer.unwrap_err().code(), tonic::Code::Unimplemented);
+}
+
+/// A request of whatever bytes: `StopContainerRequest` with its id as bytes instead of text.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Raw {
+    #[prost(bytes = "vec", tag = "1")]
+    container_id: Vec<u8>,
+}
+
+async fn stop_raw(path: &Path, container_id: Vec<u8>) -> Status {
+    let socket = path.to_owned();
+    let connector = tower::service_fn(move |_: tonic::transport::Uri| {
+        let socket = socket.clone();
+        async move { tokio::net::UnixStream::connect(socket).await.map(hyper_util::rt::TokioIo::new) }
+    });
+    let endpoint = tonic::transport::Endpoint::from_static("http://localhost");
+    let mut grpc = Grpc::new(endpoint.connect_with_connector(connector).await.unwrap());
+    grpc.ready().await.unwrap();
+    let call = PathAndQuery::from_static("/runtime.v1.RuntimeService/StopContainer");
+    let codec = ProstCodec::<Raw, StopContainerResponse>::default();
+    grpc.unary(Request::new(Raw { container_id }), call, codec).await.expect_err("refused")
+}
+
+#[tokio::test]
+async fn a_request_that_is_no_message_is_the_caller_s_mistake_and_names_the_field() {
+    let node = node().await;
+    let refused = stop_raw(&node.path, vec![b'a', 0xff]).await;
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused:?}");
+    assert!(refused.message().contains("container_id") && refused.message().contains("UTF-8"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_request_that_is_too_long_exhausts_a_limit() {
+    let node = node().await;
+    let refused = stop_raw(&node.path, vec![b'a'; MAX_MESSAGE + 1]).await;
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused:?}");
+    assert!(refused.message().contains("16 MiB"), "{refused:?}");
 }
