@@ -83,6 +83,8 @@ impl Error {
                 io::ErrorKind::ResourceBusy => ErrorKind::Busy,
                 // A cgroup removed while one of its files is open answers ENODEV.
                 _ if source.raw_os_error() == Some(19) => ErrorKind::NotFound,
+                // A number that no CPU or memory node can have: ERANGE.
+                _ if source.raw_os_error() == Some(34) => ErrorKind::Invalid,
                 _ => ErrorKind::Other,
             },
         }

@@ -13,7 +13,7 @@ pub(crate) type Source = Box<dyn Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub enum CriError {
     /// No sandbox, container or image of this id (an id may be a unique prefix).
-    #[error("{what} {id:?} not found")]
+    #[error("{what} {} not found", excerpt(id))]
     NotFound {
         /// What was looked for: `sandbox`, `container`, `image`.
         what: &'static str,
@@ -166,9 +166,10 @@ mod tests {
     #[test]
     fn a_message_repeats_little_of_what_is_long() {
         let long = "é".repeat(50_000);
-        let message = status(CriError::container(&long)).message().to_owned();
+        let message = status(CriError::invalid(&long)).message().to_owned();
         assert!(message.len() < MESSAGE_MAX + 32 && message.ends_with(" bytes)"), "{}", message.len());
         assert_eq!(excerpt("a\0"), "\"a\\0\"");
+        assert!(status(CriError::container(&long)).message().contains("not found"));
         assert!(excerpt(&long).len() < EXCERPT_MAX + 32);
     }
 

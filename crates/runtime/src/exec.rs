@@ -3,6 +3,8 @@
 //! In both the process gets pipes (or a terminal) of its own through the shim, and it is its own end that counts: what
 //! it has written is read to the last byte, and whoever it left behind with its pipes is not waited for.
 
+mod family;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +15,9 @@ use podd_shim::wire::{ExecSpec, Exit, Process, Request, Response, Stdio, WindowS
 use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 
+use self::family::Family;
 use crate::container::Container;
-use crate::engine::{Engine, new_id};
+use crate::engine::{Engine, blocking, new_id};
 use crate::error::{Context, CriError, Result};
 use crate::request::{arguments, seconds};
 use crate::sandbox::Shim;
@@ -25,6 +28,8 @@ use crate::streams::{CHUNK, feed, follow_sizes};
 
 /// What ExecSync keeps of each output; the rest is read and dropped (cri-api's limit of one message).
 const CAPTURE_LIMIT: usize = 16 << 20;
+/// What both may have together, so that the answer is a message that clients take.
+const ANSWER_LIMIT: usize = podd_cri::MAX_MESSAGE - 1024;
 /// How long a killed process may take to end before nobody waits for it any more.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -37,6 +42,8 @@ struct Running {
     exit: oneshot::Receiver<Exit>,
     /// The terminal's master, if there is one.
     terminal: Option<OwnedFd>,
+    /// Its first process.
+    pid: u32,
 }
 
 impl Engine {
@@ -75,11 +82,9 @@ impl Engine {
                 }
             }
         };
-        Ok(ExecSyncResponse {
-            stdout: stdout.finish().context(what)?,
-            stderr: stderr.finish().context(what)?,
-            exit_code: exit.code,
-        })
+        let (mut stdout, mut stderr) = (stdout.finish().context(what)?, stderr.finish().context(what)?);
+        fit(&mut stdout, &mut stderr);
+        Ok(ExecSyncResponse { stdout, stderr, exit_code: exit.code })
     }
 
     /// Starts a process in a running container.
@@ -109,10 +114,13 @@ impl Engine {
             deadline_ms: 0,
         };
         let exit = shim.expect_exec(&exec);
-        let mut running = Running { engine: Arc::clone(self), shim, container, id: exec, exit, terminal: None };
+        let mut running = Running { engine: Arc::clone(self), shim, container, id: exec, exit, terminal: None, pid: 0 };
         let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         match running.shim.client.call_with_fds(Request::Exec(Box::new(spec)), &borrowed).await? {
-            (Response::Executing(_), fds) => running.terminal = fds.into_iter().next(),
+            (Response::Executing(executing), fds) => {
+                running.terminal = fds.into_iter().next();
+                running.pid = executing.pid;
+            }
             (other, _) => return Err(unexpected(&other)),
         }
         Ok(running)
@@ -140,8 +148,10 @@ impl Running {
         })
     }
 
-    /// Kills the process (not the container), and waits until it is gone.
+    /// Kills the process with what it has started (not the container), and waits until it is gone.
     async fn kill(&mut self) {
+        let (pid, container) = (self.pid, self.container.id().to_owned());
+        let family = blocking(move || Family::stop(pid, |pid| is_within(pid, &container))).await;
         let request = Request::Signal {
             id: self.container.id().to_owned(),
             exec: Some(self.id.clone()),
@@ -151,6 +161,7 @@ impl Running {
         if let Err(error) = self.shim.client.order(request).await {
             tracing::warn!(container = self.container.id(), error = error.chain(), "kill an exec that timed out");
         }
+        family.kill();
         // One that is stuck in the kernel ends when it can; the shim reaps it.
         let _gone = tokio::time::timeout(KILL_PATIENCE, self.ended()).await;
     }
@@ -175,6 +186,17 @@ impl Drop for Running {
             }
         });
     }
+}
+
+/// Whether a process is in the container's group: a number may be somebody else's by now.
+fn is_within(pid: u32, container: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| groups.contains(container))
+}
+
+/// Shortens the outputs until they fit one message: each may have half of it, and what the other leaves.
+fn fit(stdout: &mut Vec<u8>, stderr: &mut Vec<u8>) {
+    stdout.truncate((ANSWER_LIMIT / 2).max(ANSWER_LIMIT.saturating_sub(stderr.len())));
+    stderr.truncate(ANSWER_LIMIT - stdout.len());
 }
 
 /// Runs a command whose streams the streaming server carries, to its end.
@@ -309,5 +331,25 @@ async fn drain(pipe: Pipe, output: Output, mut over: tokio::sync::watch::Receive
     if let Some(mut client) = output {
         // It may have gone; then nothing is left to tell it.
         let _gone = client.shutdown().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_outputs_share_a_message_and_one_alone_has_it() {
+        let table = [
+            ((3, 4), (3, 4)),
+            ((CAPTURE_LIMIT, 4), (ANSWER_LIMIT - 4, 4)),
+            ((4, CAPTURE_LIMIT), (4, ANSWER_LIMIT - 4)),
+            ((CAPTURE_LIMIT, CAPTURE_LIMIT), (ANSWER_LIMIT / 2, ANSWER_LIMIT / 2)),
+        ];
+        for ((out, err), expected) in table {
+            let (mut stdout, mut stderr) = (vec![0; out], vec![0; err]);
+            fit(&mut stdout, &mut stderr);
+            assert_eq!((stdout.len(), stderr.len()), expected);
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use podd_cri::v1::{ContainerConfig, MountPropagation, PodSandboxConfig, Signal};
+use podd_cri::v1::{ContainerConfig, LinuxContainerResources, MountPropagation, PodSandboxConfig, Signal};
 
 use crate::error::{CriError, Result, excerpt};
 
@@ -81,6 +81,30 @@ pub(crate) fn check_container(config: &ContainerConfig) -> Result<()> {
     }
     if Signal::try_from(config.stop_signal).is_err() {
         return Err(CriError::invalid(format!("stop_signal {} is not known", config.stop_signal)));
+    }
+    match config.linux.as_ref().and_then(|linux| linux.resources.as_ref()) {
+        Some(resources) => check_resources(resources),
+        None => Ok(()),
+    }
+}
+
+/// Checks resources: zero leaves as it is, and -1 is "no limit" where there can be none.
+pub(crate) fn check_resources(resources: &LinuxContainerResources) -> Result<()> {
+    for (field, value, least) in [
+        ("cpu_period", resources.cpu_period, 0),
+        ("cpu_quota", resources.cpu_quota, -1),
+        ("cpu_shares", resources.cpu_shares, 0),
+        ("memory_limit_in_bytes", resources.memory_limit_in_bytes, -1),
+        ("memory_swap_limit_in_bytes", resources.memory_swap_limit_in_bytes, -1),
+    ] {
+        if value < least {
+            return Err(CriError::invalid(format!("resources.{field} {value} must not be less than {least}")));
+        }
+    }
+    count("resources.hugepage_limits", resources.hugepage_limits.len())?;
+    for (key, value) in &resources.unified {
+        path("resources.unified", key)?;
+        text("resources.unified", value, PATH_MAX)?;
     }
     Ok(())
 }

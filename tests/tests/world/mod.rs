@@ -108,6 +108,17 @@ impl Bench {
         runtime
     }
 
+    /// A runtime behind a socket, and a client to it.
+    pub(crate) async fn serve(&self) -> (Arc<Runtime>, podd_cri::client::Client) {
+        let runtime = self.open().await;
+        let socket = self.path("cri.sock");
+        let listener = podd_cri::server::bind(&socket).await.unwrap();
+        // It ends with the test's process.
+        tokio::spawn(podd_cri::server::serve(listener, runtime.clone(), runtime.clone(), std::future::pending()));
+        let client = podd_cri::client::connect(&socket).await.unwrap();
+        (runtime, client)
+    }
+
     pub(crate) fn sandbox(&self, name: &str) -> PodSandboxConfig {
         PodSandboxConfig {
             metadata: Some(PodSandboxMetadata {

@@ -10,10 +10,12 @@ use super::limits;
 use crate::engine::{Engine, blocking};
 use crate::error::{Context, CriError, Result};
 use crate::records::{Resources, Stage};
+use crate::request::check_resources;
 
 impl Engine {
     /// Changes the limits of a container that has not ended.
     pub(crate) async fn update_container(self: Arc<Self>, id: &str, update: LinuxContainerResources) -> Result<()> {
+        check_resources(&update)?;
         let container = self.registry.container(id)?;
         let _turn = container.turn.lock().await;
         let status = container.status();

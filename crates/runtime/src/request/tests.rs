@@ -81,6 +81,22 @@ fn a_hundred_thousand_labels_are_just_labels() {
 }
 
 #[test]
+fn resources_are_refused_by_the_number_that_nothing_can_have() {
+    let check = |change: &dyn Fn(&mut LinuxContainerResources)| {
+        let mut resources = LinuxContainerResources::default();
+        change(&mut resources);
+        check_resources(&resources)
+    };
+    assert!(check(&|resources| (resources.cpu_quota, resources.memory_limit_in_bytes) = (-1, -1)).is_ok());
+    refused(check(&|resources| resources.cpu_period = -1), "resources.cpu_period -1");
+    refused(check(&|resources| resources.cpu_quota = -2), "resources.cpu_quota -2");
+    refused(check(&|resources| resources.cpu_shares = i64::MIN), "resources.cpu_shares");
+    refused(check(&|resources| resources.memory_limit_in_bytes = -7), "resources.memory_limit_in_bytes");
+    refused(check(&|resources| resources.memory_swap_limit_in_bytes = -2), "resources.memory_swap");
+    refused(check(&|resources| drop(resources.unified.insert("a\0".into(), "1".into()))), "resources.unified");
+}
+
+#[test]
 fn no_time_is_negative() {
     assert_eq!(seconds("timeout", 3).ok(), Some(3));
     refused(seconds("timeout", -1).map(|_| ()), "timeout -1 must not be negative");
