@@ -71,8 +71,14 @@ fn every_call_answers_over_the_socket() {
         let listed = good(cri.list_containers(Request::new(ListContainersRequest::default())).await).containers;
         assert_eq!((listed.len(), listed[0].state), (1, ContainerState::ContainerRunning as i32));
         let request = ContainerStatusRequest { container_id: id.clone(), verbose: true };
-        let status = good(cri.container_status(Request::new(request)).await).status.unwrap();
+        let answer = good(cri.container_status(Request::new(request)).await);
+        let told: serde_json::Value = serde_json::from_str(&answer.info["info"]).unwrap();
+        let status = answer.status.unwrap();
         assert!(status.started_at > 0);
+        assert!(told["pid"].as_u64().unwrap() > 0);
+        assert_eq!((told["sandboxID"].as_str(), told["snapshotter"].as_str()), (Some(&*sandbox), Some("overlayfs")));
+        assert_eq!(told["runtimeSpec"]["linux"]["cgroupsPath"], format!("{}/pods/a/{id}", bench.group));
+        assert!(!answer.info["info"].contains("PATH="), "no environment");
         assert_eq!(status.image.unwrap().image, podd_tests::image::BUSYBOX);
         let cmd = ["sh", "-c", "echo out; echo err >&2; exit 3"].map(str::to_owned).to_vec();
         let request = ExecSyncRequest { container_id: id.clone(), cmd: cmd.clone(), timeout: 10 };
@@ -130,7 +136,15 @@ fn every_call_answers_over_the_socket() {
         good(cri.update_pod_sandbox_resources(Request::new(request)).await);
         let seen = PodSandboxStatusRequest { pod_sandbox_id: sandbox.clone(), verbose: true };
         let told = good(cri.pod_sandbox_status(Request::new(seen)).await).info;
-        assert!(told["info"].contains("80740352") && told["info"].contains(r#""cpu_shares":7"#), "{told:?}");
+        let told: serde_json::Value = serde_json::from_str(&told["info"]).unwrap();
+        let linux = &told["config"]["linux"];
+        assert_eq!(
+            (&linux["overhead"]["cpu_shares"], &linux["resources"]["memory_limit_in_bytes"]),
+            (&7.into(), &80_740_352.into())
+        );
+        assert!(
+            told["pid"].as_u64().unwrap() > 0 && told["runtimeSpec"]["linux"]["namespaces"][0]["type"] == "network"
+        );
 
         let descriptors =
             good(cri.list_metric_descriptors(Request::new(ListMetricDescriptorsRequest {})).await).descriptors;

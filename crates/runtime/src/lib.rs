@@ -17,6 +17,7 @@
 mod clock;
 mod config;
 mod container;
+mod describe;
 mod engine;
 mod error;
 mod events;

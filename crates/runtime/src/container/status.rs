@@ -8,7 +8,7 @@ use podd_cri::v1::{
 
 use super::Container;
 use crate::engine::Engine;
-use crate::error::{Context, Result};
+use crate::error::Result;
 use crate::records::{MountMeta, Stage};
 use crate::signals;
 
@@ -16,7 +16,7 @@ impl Engine {
     /// One container in full.
     pub(crate) fn container_status(&self, id: &str, verbose: bool) -> Result<ContainerStatusResponse> {
         let container = self.registry.container(id)?;
-        let info = if verbose { info(&container)? } else { BTreeMap::new() };
+        let info = if verbose { self.describe_container(&container)? } else { BTreeMap::new() };
         Ok(ContainerStatusResponse { status: Some(self.named_status(&container)), info })
     }
 
@@ -94,20 +94,4 @@ fn mount(mount: &MountMeta) -> Mount {
         propagation: mount.propagation,
         ..Default::default()
     }
-}
-
-/// What a person asks for with `crictl inspect`: the record as it is (without the environment, which holds secrets),
-/// and the pid.
-fn info(container: &Container) -> Result<BTreeMap<String, String>> {
-    let what = || format!("describe container {}", container.id());
-    let status = container.status();
-    let mut meta = container.meta.clone();
-    meta.exec.env.clear();
-    let value = serde_json::json!({
-        "pid": status.pid,
-        "sandboxID": container.meta.sandbox_id,
-        "meta": serde_json::to_value(meta).context(what)?,
-        "status": serde_json::to_value(status).context(what)?,
-    });
-    Ok(BTreeMap::from([("info".to_owned(), value.to_string())]))
 }

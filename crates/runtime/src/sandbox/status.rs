@@ -9,13 +9,13 @@ use podd_cri::v1::{
 use super::{Sandbox, metadata};
 use crate::clock::now;
 use crate::engine::Engine;
-use crate::error::{Context, Result};
+use crate::error::Result;
 
 impl Engine {
     /// One sandbox in full, with the statuses of its containers.
     pub(crate) fn sandbox_status(&self, id: &str, verbose: bool) -> Result<PodSandboxStatusResponse> {
         let sandbox = self.registry.sandbox(id)?;
-        let info = if verbose { info(&sandbox)? } else { BTreeMap::new() };
+        let info = if verbose { self.describe_sandbox(&sandbox)? } else { BTreeMap::new() };
         Ok(PodSandboxStatusResponse {
             status: Some(sandbox.to_cri()),
             info,
@@ -46,15 +46,4 @@ impl Sandbox {
             runtime_handler: meta.runtime_handler.clone(),
         }
     }
-}
-
-/// What a person asks for with `crictl inspectp`: the record as it is, and the shim's pid.
-fn info(sandbox: &Sandbox) -> Result<BTreeMap<String, String>> {
-    let what = || format!("describe sandbox {}", sandbox.id());
-    let value = serde_json::json!({
-        "pid": sandbox.shim_if_alive().map_or(0, |shim| shim.process.pid),
-        "meta": serde_json::to_value(&sandbox.meta).context(what)?,
-        "status": serde_json::to_value(sandbox.status()).context(what)?,
-    });
-    Ok(BTreeMap::from([("info".to_owned(), value.to_string())]))
 }
