@@ -4,8 +4,8 @@ mod world;
 
 use std::time::Duration;
 
-use podd_cri::RuntimeService;
 use podd_cri::v1::*;
+use podd_cri::{ImageService, RuntimeService};
 use tonic::Request;
 use world::{container, create, exec, exited, kill, on_a_node, processes, remove_sandbox, run_sandbox, start};
 
@@ -194,5 +194,67 @@ fn what_cannot_be_made_leaves_nothing() {
         }
         assert!(processes(&bench.group).is_empty());
         runtime.close().await;
+    });
+}
+
+#[test]
+fn an_image_removed_under_a_container_keeps_its_layers_until_the_container_goes() {
+    on_a_node("an_image_removed_under_a_container_keeps_its_layers_until_the_container_goes", |bench| async move {
+        let runtime = bench.open().await;
+        let pod = bench.sandbox("a");
+        let sandbox = run_sandbox(runtime.as_ref(), &pod).await;
+        let id = create(runtime.as_ref(), &sandbox, &pod, container("c", "sleep 1000")).await;
+        start(runtime.as_ref(), &id).await;
+        let image = ImageSpec { image: podd_tests::image::BUSYBOX.into(), ..Default::default() };
+        runtime.remove_image(Request::new(RemoveImageRequest { image: Some(image.clone()) })).await.unwrap();
+        let request = ImageStatusRequest { image: Some(image), verbose: false };
+        assert!(runtime.image_status(Request::new(request)).await.unwrap().into_inner().image.is_none());
+        assert_eq!(exec(runtime.as_ref(), &id, "cat /www/index.html").await.stdout, b"hello from busybox\n");
+        let layers = || std::fs::read_dir(bench.path("root/images/layers")).unwrap().count();
+        assert!(layers() > 0);
+        remove_sandbox(runtime.as_ref(), &sandbox).await;
+        assert_eq!(layers(), 0, "nobody uses them any more");
+        runtime.close().await;
+    });
+}
+
+#[test]
+fn images_and_writable_layers_are_counted_where_they_lie() {
+    /// A disk of its own for the images.
+    struct Disk(std::path::PathBuf);
+    impl Drop for Disk {
+        fn drop(&mut self) {
+            let _ends_with_the_namespace = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+        }
+    }
+    on_a_node("images_and_writable_layers_are_counted_where_they_lie", |bench| async move {
+        let usage = |runtime: std::sync::Arc<podd_runtime::Runtime>| async move {
+            let info = runtime.image_fs_info(Request::new(ImageFsInfoRequest {})).await.unwrap().into_inner();
+            let (images, containers) = (info.image_filesystems[0].clone(), info.container_filesystems[0].clone());
+            let mountpoint = |usage: &FilesystemUsage| usage.fs_id.clone().unwrap().mountpoint;
+            let bytes = |usage: &FilesystemUsage| usage.used_bytes.unwrap().value;
+            ((mountpoint(&images), bytes(&images)), (mountpoint(&containers), bytes(&containers)))
+        };
+        let runtime = bench.open().await;
+        let ((place, _), (same, empty)) = usage(runtime.clone()).await;
+        assert_eq!((&place, empty), (&same, 0), "one file system");
+        runtime.close().await;
+        drop(runtime);
+        let disk = Disk(bench.path("root/images"));
+        let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&disk.0).status().unwrap();
+        assert!(mounted.success());
+        let runtime = bench.open().await;
+        let pod = bench.sandbox("a");
+        let sandbox = run_sandbox(runtime.as_ref(), &pod).await;
+        let id = create(runtime.as_ref(), &sandbox, &pod, container("c", "sleep 1000")).await;
+        start(runtime.as_ref(), &id).await;
+        exec(runtime.as_ref(), &id, "dd if=/dev/zero of=/big bs=1M count=3").await;
+        let ((images, held), (containers, written)) = usage(runtime.clone()).await;
+        assert_eq!(images, bench.path("root/images").display().to_string());
+        assert_eq!(containers, bench.path("root/containers").display().to_string());
+        assert!(held > 100_000 && (3 << 20..4 << 20).contains(&written), "{held} {written}");
+        remove_sandbox(runtime.as_ref(), &sandbox).await;
+        runtime.close().await;
+        drop((runtime, disk));
     });
 }

@@ -18,6 +18,11 @@ pub struct Config {
     pub pinned: BTreeSet<String>,
     /// The file of trusted certificates for HTTPS (PEM).
     pub ca_file: PathBuf,
+    /// Per registry or mirror (`host` or `host:port`), how HTTPS differs there. Loopback is spoken to over HTTPS if it
+    /// stands here.
+    pub tls: BTreeMap<String, Tls>,
+    /// A file of credentials as docker and podman write it, for pulls that bring none and for mirrors.
+    pub auth_file: Option<PathBuf>,
     /// How many layers of one image are fetched and unpacked at once.
     pub parallel_layers: usize,
     /// How often a request is tried in all before its last error counts. Progress starts the count again.
@@ -41,6 +46,8 @@ impl Default for Config {
             mirrors: BTreeMap::new(),
             pinned: BTreeSet::new(),
             ca_file: PathBuf::from("/etc/ssl/certs/ca-certificates.crt"),
+            tls: BTreeMap::new(),
+            auth_file: None,
             parallel_layers: 3,
             attempts: 4,
             backoff: Duration::from_millis(250),
@@ -59,6 +66,15 @@ pub struct Mirror {
     pub host: String,
     /// Put before each repository's name, for registries that serve others under a prefix; may be empty.
     pub prefix: String,
+}
+
+/// How HTTPS to one registry differs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// Certificates (PEM) that are trusted there beside those of [`Config::ca_file`].
+    pub ca_file: Option<PathBuf>,
+    /// The registry is believed whatever its certificate says. Where it redirects to is not.
+    pub insecure_skip_verify: bool,
 }
 
 /// Named upper bounds for what a registry, an archive or a layer can make the store do.

@@ -98,6 +98,14 @@ pub enum Error {
         /// What happened.
         reason: String,
     },
+    /// The file of credentials is not one, or wants what podd does not do.
+    #[error("credentials of {}: {reason}", file.display())]
+    Logins {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong, without secrets.
+        reason: String,
+    },
     /// The work was dropped before it was done.
     #[error("{what} was cancelled")]
     Cancelled {
@@ -118,6 +126,7 @@ impl Error {
             Error::Io { .. } => ErrorKind::Internal,
             Error::Locked { .. } | Error::Cancelled { .. } => ErrorKind::Unavailable,
             Error::Certificates { .. } => ErrorKind::Internal,
+            Error::Logins { .. } => ErrorKind::Unauthorized,
         }
     }
 

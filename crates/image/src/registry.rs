@@ -10,6 +10,7 @@
 mod auth;
 mod blob;
 mod transport;
+mod trust;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use tokio::sync::Mutex;
 use crate::config::{Config, Credentials};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind};
+use crate::login;
 use crate::manifest;
 use crate::reference::Reference;
 use auth::Authorization;
@@ -40,7 +42,7 @@ pub(crate) struct Endpoint {
     /// Before each repository's name.
     prefix: String,
     plain_http: bool,
-    /// The registry of the name itself: the only one that gets credentials.
+    /// The registry of the name itself: the only one that gets the caller's credentials.
     origin: bool,
 }
 
@@ -51,7 +53,8 @@ impl Endpoint {
         let endpoint = |host: &str, prefix: &str, origin| Endpoint {
             host: host.to_owned(),
             prefix: prefix.trim_matches('/').to_owned(),
-            plain_http: transport::is_loopback(host) || config.insecure_registries.contains(host),
+            plain_http: !config.tls.contains_key(host)
+                && (transport::is_loopback(host) || config.insecure_registries.contains(host)),
             origin,
         };
         let mirrors = config.mirrors.get(registry).map(Vec::as_slice).unwrap_or_default();
@@ -119,13 +122,14 @@ impl Session {
         reference: &Reference,
         credentials: &Credentials,
     ) -> Result<Arc<Session>, Error> {
-        let credentials = match endpoint.origin {
-            true => credentials.clone(),
-            false => Credentials::Anonymous,
-        };
         let repository = match endpoint.prefix.as_str() {
             "" => reference.repository().to_owned(),
             prefix => format!("{prefix}/{}", reference.repository()),
+        };
+        let credentials = match (credentials, &config.auth_file) {
+            (given, _) if endpoint.origin && *given != Credentials::Anonymous => given.clone(),
+            (_, Some(file)) => login::from_file(file, &endpoint.host, &repository)?,
+            (_, None) => Credentials::Anonymous,
         };
         Ok(Arc::new(Session {
             config: config.clone(),

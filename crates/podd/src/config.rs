@@ -30,6 +30,7 @@ struct File {
     cgroup_root: Option<String>,
     network: NetworkFile,
     registries: RegistriesFile,
+    images: ImagesFile,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -47,6 +48,25 @@ struct RegistriesFile {
     insecure: Vec<String>,
     /// Registry name → addresses to try before it.
     mirrors: BTreeMap<String, Vec<String>>,
+    /// Credentials in docker's form, for pulls that bring none and for mirrors.
+    auth_file: Option<PathBuf>,
+    /// `host[:port]` → how HTTPS differs there.
+    tls: BTreeMap<String, TlsFile>,
+}
+
+/// How HTTPS to one registry differs.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(crate) struct TlsFile {
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) insecure_skip_verify: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct ImagesFile {
+    /// Names of images that a kubelet must not collect.
+    pinned: Vec<String>,
 }
 
 /// Everything the composition root needs to know of a node.
@@ -66,6 +86,9 @@ pub(crate) struct Settings {
     pub(crate) mtu: Option<u32>,
     pub(crate) insecure_registries: Vec<String>,
     pub(crate) mirrors: BTreeMap<String, Vec<String>>,
+    pub(crate) auth_file: Option<PathBuf>,
+    pub(crate) tls: BTreeMap<String, TlsFile>,
+    pub(crate) pinned_images: Vec<String>,
 }
 
 impl Settings {
@@ -137,6 +160,9 @@ fn settings(args: NodeArgs, file: File, host_name: &str) -> anyhow::Result<Setti
         mtu: file.network.mtu,
         insecure_registries: file.registries.insecure,
         mirrors: file.registries.mirrors,
+        auth_file: file.registries.auth_file,
+        tls: file.registries.tls,
+        pinned_images: file.images.pinned,
         instance,
     })
 }

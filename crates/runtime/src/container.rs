@@ -12,8 +12,8 @@ mod status;
 mod stop;
 mod update;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use podd_cri::v1::ContainerState;
 use podd_image::Lease;
@@ -35,7 +35,7 @@ pub(crate) struct Container {
     /// The stop signal was sent; who stops it too waits with the first.
     stop_sent: AtomicBool,
     /// Keeps the image's layers on disk.
-    _layers: Lease,
+    layers: std::sync::Mutex<Option<Lease>>,
 }
 
 impl Container {
@@ -53,8 +53,13 @@ impl Container {
             status: watch::Sender::new(status),
             turn: Mutex::new(()),
             stop_sent: AtomicBool::new(false),
-            _layers: layers,
+            layers: std::sync::Mutex::new(Some(layers)),
         }
+    }
+
+    /// Lets go of the image's layers: nothing mounts them any more.
+    pub(crate) fn release_layers(&self) {
+        drop(self.layers.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     pub(crate) fn id(&self) -> &str {

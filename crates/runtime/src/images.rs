@@ -1,5 +1,7 @@
 //! The image calls: CRI's words for the image store's.
 
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use podd_cri::v1::{
@@ -42,7 +44,7 @@ impl Engine {
     ) -> Result<String> {
         let name = named(spec.as_ref())?;
         let reference = Reference::parse(name).map_err(|error| refused(error.into()))?;
-        let credentials = credentials(auth.unwrap_or_default())?;
+        let credentials = credentials(auth.unwrap_or_default(), reference.registry())?;
         let image = self.images.pull(&reference, &credentials, None).await.map_err(refused)?;
         tracing::info!(image = name, id = %image.id, "image pulled");
         Ok(image.id.to_string())
@@ -61,18 +63,40 @@ impl Engine {
         }
     }
 
-    /// How much images and writable layers take.
+    /// Removes the layers that an image has left behind for a container that is gone now, too.
+    pub(crate) async fn collect_layers(&self, image: &str) {
+        if !matches!(self.find_image(image), Ok(None)) {
+            return;
+        }
+        match self.images.collect().await {
+            Ok(freed) => tracing::debug!(image, freed, "layers of a removed image collected"),
+            Err(error) => tracing::warn!(image, %error, "could not collect the layers of a removed image"),
+        }
+    }
+
+    /// How much images and writable layers take, each where it lies. A kubelet takes the two for one file system when
+    /// both have the same mount point.
     pub(crate) fn image_fs_info(&self) -> ImageFsInfoResponse {
-        let usage = self.images.usage();
-        let value = |value| Some(UInt64Value { value });
-        let on_disk = FilesystemUsage {
-            timestamp: now(),
-            fs_id: Some(FilesystemIdentifier { mountpoint: self.images.root().display().to_string() }),
-            used_bytes: value(usage.bytes),
-            inodes_used: value(usage.inodes),
+        let (images, containers) = (self.images.root(), self.paths.containers());
+        let timestamp = now();
+        let entry = |place: &Path, bytes, inodes| FilesystemUsage {
+            timestamp,
+            fs_id: Some(FilesystemIdentifier { mountpoint: place.display().to_string() }),
+            used_bytes: Some(UInt64Value { value: bytes }),
+            inodes_used: Some(UInt64Value { value: inodes }),
         };
-        // Writable layers lie on the same file system, which is how CRI wants that said.
-        ImageFsInfoResponse { image_filesystems: vec![on_disk.clone()], container_filesystems: vec![on_disk] }
+        let layers = self.registry.containers().into_iter().map(|container| self.writable_layer(&container, timestamp));
+        let (bytes, inodes) = layers.fold((0, 0), |(bytes, inodes), layer| {
+            let value = |of: Option<UInt64Value>| of.map_or(0, |of| of.value);
+            (bytes + value(layer.used_bytes), inodes + value(layer.inodes_used))
+        });
+        let device = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.dev()).ok();
+        let place = if device(images) == device(&containers) { images } else { &containers };
+        let usage = self.images.usage();
+        ImageFsInfoResponse {
+            image_filesystems: vec![entry(images, usage.bytes, usage.inodes)],
+            container_filesystems: vec![entry(place, bytes, inodes)],
+        }
     }
 
     fn find_image(&self, name: &str) -> Result<Option<Arc<Image>>> {
@@ -108,8 +132,12 @@ fn to_cri(image: &Image) -> CriImage {
     }
 }
 
-/// Whichever kind of credentials the caller has.
-fn credentials(auth: AuthConfig) -> Result<Credentials> {
+/// Whichever kind of credentials the caller has for the registry. Those for another server are not shown to this one.
+fn credentials(auth: AuthConfig, registry: &str) -> Result<Credentials> {
+    if !auth.server_address.is_empty() && !podd_image::same_registry(&auth.server_address, registry) {
+        tracing::debug!(registry, server = auth.server_address, "credentials for another server are left out");
+        return Ok(Credentials::Anonymous);
+    }
     if !auth.registry_token.is_empty() {
         return Ok(Credentials::Bearer(auth.registry_token));
     }
@@ -150,7 +178,7 @@ mod tests {
         let auth = |change: fn(&mut AuthConfig)| {
             let mut auth = AuthConfig::default();
             change(&mut auth);
-            credentials(auth)
+            credentials(auth, "docker.io")
         };
         let basic = || Credentials::Basic { username: "user".into(), password: "pass".into() };
         assert_eq!(auth(|_| {}).expect("none"), Credentials::Anonymous);
@@ -160,6 +188,14 @@ mod tests {
         assert_eq!(named.expect("basic"), basic());
         assert_eq!(auth(|a| a.auth = "dXNlcjpwYXNz".into()).expect("basic"), basic());
         assert!(auth(|a| a.auth = "%%".into()).is_err());
+        for (server, kept) in [("https://index.docker.io/v1/", true), ("docker.io", true), ("r.io", false)] {
+            let taken = credentials(
+                AuthConfig { registry_token: "t".into(), server_address: server.into(), ..Default::default() },
+                "docker.io",
+            );
+            let expected = if kept { Credentials::Bearer("t".into()) } else { Credentials::Anonymous };
+            assert_eq!(taken.expect(server), expected, "{server}");
+        }
     }
 
     #[test]

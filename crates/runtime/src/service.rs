@@ -9,7 +9,7 @@ use podd_cri::{ImageService, RuntimeService};
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
-use crate::engine::Runtime;
+use crate::engine::{Runtime, blocking};
 use crate::error::{CriError, status};
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -308,6 +308,7 @@ impl ImageService for Runtime {
     }
 
     async fn image_fs_info(&self, _: Request<ImageFsInfoRequest>) -> Answer<ImageFsInfoResponse> {
-        Ok(Response::new(self.engine.image_fs_info()))
+        let engine = Arc::clone(&self.engine);
+        Ok(Response::new(blocking(move || engine.image_fs_info()).await))
     }
 }

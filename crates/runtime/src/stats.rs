@@ -154,7 +154,7 @@ impl Engine {
         })
     }
 
-    fn writable_layer(&self, container: &Container, timestamp: i64) -> FilesystemUsage {
+    pub(crate) fn writable_layer(&self, container: &Container, timestamp: i64) -> FilesystemUsage {
         let usage = self.layer_usage(container);
         FilesystemUsage {
             timestamp,

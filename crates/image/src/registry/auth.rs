@@ -106,7 +106,10 @@ impl Session {
         if !matches!(url.scheme(), "http" | "https") || (plain && !self.endpoint.plain_http) {
             return Err(refuse(format!("its token realm {realm:?} is not https")));
         }
-        let host = url.host_str().unwrap_or_default().to_owned();
+        let mut host = url.host_str().unwrap_or_default().to_owned();
+        if let Some(port) = url.port() {
+            host += &format!(":{port}");
+        }
         let client = self.clients.get(&host, plain).map_err(|error| refuse(error.to_string()))?;
         let service = service.map(|service| ("service", service));
         let request = if let Credentials::Identity(refresh) = &self.credentials {

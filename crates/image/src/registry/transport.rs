@@ -1,16 +1,18 @@
 //! HTTP connections: which hosts get plain HTTP, whom TLS trusts, where redirects may lead.
 
+use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use reqwest::redirect::{Attempt, Policy};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
-use crate::config::Config;
+use super::trust::{Believing, provider};
+use crate::config::{Config, Tls};
 use crate::error::Error;
 
 const MAX_REDIRECTS: usize = 10;
@@ -26,6 +28,8 @@ struct Inner {
     /// For configured insecure registries; what they redirect to may well be HTTPS.
     plain: OnceLock<Result<reqwest::Client, Error>>,
     secure: OnceLock<Result<reqwest::Client, Error>>,
+    /// For registries with a [`Tls`] of their own.
+    special: Mutex<HashMap<String, Result<reqwest::Client, Error>>>,
 }
 
 impl Clients {
@@ -35,16 +39,22 @@ impl Clients {
             loopback: OnceLock::new(),
             plain: OnceLock::new(),
             secure: OnceLock::new(),
+            special: Mutex::default(),
         }))
     }
 
     /// The client for a `host[:port]`.
     pub(crate) fn get(&self, host: &str, plain_http: bool) -> Result<reqwest::Client, Error> {
-        let Inner { config, loopback, plain, secure } = &*self.0;
+        let Inner { config, loopback, plain, secure, special } = &*self.0;
+        if let Some(tls) = config.tls.get(host) {
+            let mut special = special.lock().unwrap_or_else(PoisonError::into_inner);
+            return special.entry(host.to_owned()).or_insert_with(|| build_special(config, host, tls)).clone();
+        }
         let client = if is_loopback(host) {
             loopback.get_or_init(|| build(config, RootCertStore::empty(), false))
         } else if plain_http {
-            plain.get_or_init(|| build(config, roots(&config.ca_file).unwrap_or_else(|_| RootCertStore::empty()), true))
+            let roots = || roots(&config.ca_file).unwrap_or_else(|_| RootCertStore::empty());
+            plain.get_or_init(|| build(config, roots(), true))
         } else {
             secure.get_or_init(|| build(config, roots(&config.ca_file)?, true))
         };
@@ -52,15 +62,36 @@ impl Clients {
     }
 }
 
+/// The client for a registry that has a [`Tls`] of its own.
+fn build_special(config: &Config, host: &str, tls: &Tls) -> Result<reqwest::Client, Error> {
+    let mut trusted = match roots(&config.ca_file) {
+        Ok(trusted) => trusted,
+        // Its own certificates, or none at all, will do without those of the system.
+        Err(_) if tls.ca_file.is_some() || tls.insecure_skip_verify => RootCertStore::empty(),
+        Err(error) => return Err(error),
+    };
+    if let Some(file) = &tls.ca_file {
+        trusted.roots.extend(roots(file)?.roots);
+    }
+    let mut client = client_config(trusted.clone())?;
+    if tls.insecure_skip_verify {
+        client.dangerous().set_certificate_verifier(Arc::new(Believing::new(name_of(host), trusted)));
+    }
+    build_with(config, client, !is_loopback(host))
+}
+
 fn build(config: &Config, roots: RootCertStore, proxy: bool) -> Result<reqwest::Client, Error> {
-    let broken = |reason: String| Error::Certificates { reason };
-    // The provider is named here: two providers linked in by different crates would make the default one panic.
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
+    build_with(config, client_config(roots)?, proxy)
+}
+
+fn client_config(roots: RootCertStore) -> Result<rustls::ClientConfig, Error> {
+    let builder = rustls::ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
-        .map_err(|error| broken(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .map_err(|error| Error::Certificates { reason: error.to_string() })?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn build_with(config: &Config, tls: rustls::ClientConfig, proxy: bool) -> Result<reqwest::Client, Error> {
     let builder = reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .user_agent(concat!("podd/", env!("CARGO_PKG_VERSION")))
@@ -68,7 +99,7 @@ fn build(config: &Config, roots: RootCertStore, proxy: bool) -> Result<reqwest::
         .read_timeout(config.stall_timeout)
         .redirect(Policy::custom(redirect));
     let builder = if proxy { builder } else { builder.no_proxy() };
-    builder.build().map_err(|error| broken(explain(&error)))
+    builder.build().map_err(|error| Error::Certificates { reason: explain(&error) })
 }
 
 /// Registries redirect to object stores. Never from HTTPS to HTTP, which would take the promise back.
@@ -94,12 +125,17 @@ fn roots(file: &Path) -> Result<RootCertStore, Error> {
     }
 }
 
-/// Whether a `host[:port]` is this machine by its very name.
-pub(super) fn is_loopback(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
+/// A `host[:port]` without port and brackets.
+fn name_of(host: &str) -> &str {
+    match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
-    };
+    }
+}
+
+/// Whether a `host[:port]` is this machine by its very name.
+pub(super) fn is_loopback(host: &str) -> bool {
+    let name = name_of(host);
     name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 

@@ -243,6 +243,39 @@ async fn a_mirror_is_asked_first_without_credentials_and_the_registry_itself_las
 }
 
 #[tokio::test]
+async fn a_file_of_credentials_serves_pulls_that_bring_none_and_mirrors() {
+    let (registry, mirror) = (Registry::start().await, Registry::start().await);
+    let packed = Packed::of(&["x"], Packing::Gzip);
+    registry.push("app", "1", &packed);
+    mirror.push("cache/app", "1", &packed);
+    registry.login(Login::Basic("user", "secret"));
+    mirror.login(Login::Basic("mirror", "other"));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let write = |auths: serde_json::Value| std::fs::write(file.path(), json!({"auths": auths}).to_string()).unwrap();
+    let user = |username: &str, password: &str| json!({"username": username, "password": password});
+    let hosts = vec![Mirror { host: mirror.host(), prefix: "cache".into() }];
+    let plain = Config { auth_file: Some(file.path().to_owned()), ..config() };
+    let mirrored = Config { mirrors: [(registry.host(), hosts)].into(), ..plain.clone() };
+    let name = registry.name("app:1");
+
+    write(json!({ registry.name("app"): user("user", "secret"), registry.host(): user("user", "wrong") }));
+    Place::with(plain.clone()).pull(&name).await.expect("the most specific entry");
+    let given = Credentials::Basic { username: "user".into(), password: "wrong".into() };
+    let pulled = Place::with(plain.clone()).store.pull(&Reference::parse(&name).unwrap(), &given, None).await;
+    assert_eq!(pulled.unwrap_err().kind(), podd_image::ErrorKind::Unauthorized, "what the caller gives goes first");
+    assert!(mirror.seen("").is_empty());
+
+    write(json!({ mirror.name("cache"): user("mirror", "other") }));
+    let before = registry.seen("").len();
+    let image = Place::with(mirrored).pull(&name).await.expect("the mirror's entry");
+    assert_eq!((image.repo_tags.as_slice(), registry.seen("").len()), ([name.clone()].as_slice(), before));
+
+    std::fs::write(file.path(), "{").unwrap();
+    let error = Place::with(plain).pull(&name).await.unwrap_err();
+    assert!(error.to_string().contains("line 1"), "{error}");
+}
+
+#[tokio::test]
 async fn a_name_with_a_tag_and_a_digest_goes_by_the_digest() {
     let registry = Registry::start().await;
     let packed = Packed::of(&["x"], Packing::Gzip);

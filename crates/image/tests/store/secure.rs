@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use podd_image::{Config, ErrorKind};
+use podd_image::{Config, ErrorKind, Tls};
 
 use crate::distribution::Distribution;
 use crate::packed::{Packed, Packing};
@@ -76,6 +76,19 @@ async fn inside(directory: &Path) {
     let place = Place::with(trusting("good"));
     let pulled = place.pull(&name).await.unwrap();
     assert_eq!(content(&pulled, "0").as_deref(), Some("secret"));
+
+    // What one registry's own settings trust, and that they are its alone.
+    let host = name.split('/').next().unwrap().to_owned();
+    let own = |host: &str, tls: Tls| Config { tls: [(host.to_owned(), tls)].into(), ..trusting("other") };
+    let ca = Tls { ca_file: Some(directory.join("good.pem")), insecure_skip_verify: false };
+    let skip = Tls { ca_file: None, insecure_skip_verify: true };
+    for (case, config) in [("its certificate", own(&host, ca)), ("whatever it says", own(&host, skip.clone()))] {
+        let place = Place::with(config);
+        let pulled = place.pull(&name).await.expect(case);
+        assert_eq!(content(&pulled, "0").as_deref(), Some("secret"), "{case}");
+    }
+    let error = Place::with(own("else.test", skip)).pull(&name).await.unwrap_err();
+    assert!(error.to_string().contains("certificate"), "{error}");
 
     let misnamed = serve("misnamed").await;
     let misnamed_name = format!("{HOST}:{}/app:1", misnamed.port());

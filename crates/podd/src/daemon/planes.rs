@@ -1,6 +1,6 @@
 //! The planes, each made from the settings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use podd_cri::{ImageService, RuntimeService};
 use podd_runtime::{LogLimits, Runtime};
 
 use super::routes;
-use crate::config::{DEFAULT_SUBNET, Settings};
+use crate::config::{DEFAULT_SUBNET, Settings, TlsFile};
 
 /// A container's log is rotated at this size (the kubelet's `containerLogMaxSize`).
 const LOG_SIZE: u64 = 10 << 20;
@@ -70,6 +70,9 @@ pub(super) async fn runtime(settings: &Settings) -> anyhow::Result<Arc<Runtime>>
     config.network.mtu = settings.mtu;
     config.images.insecure_registries = settings.insecure_registries.iter().cloned().collect();
     config.images.mirrors = mirrors(&settings.mirrors)?;
+    config.images.auth_file = settings.auth_file.clone();
+    config.images.tls = settings.tls.iter().map(|(host, tls)| (host.clone(), tls_of(tls))).collect();
+    config.images.pinned = pinned(&settings.pinned_images)?;
     config.log_limits = LogLimits { max_size: LOG_SIZE, max_files: LOG_FILES };
     Runtime::open(config).await.context("open the runtime")
 }
@@ -119,6 +122,16 @@ pub(super) async fn shut_down(runtime: &Runtime, settings: &Settings) {
     }
 }
 
+fn tls_of(tls: &TlsFile) -> podd_image::Tls {
+    podd_image::Tls { ca_file: tls.ca_file.clone(), insecure_skip_verify: tls.insecure_skip_verify }
+}
+
+/// The complete names.
+fn pinned(names: &[String]) -> anyhow::Result<BTreeSet<String>> {
+    let complete = |name: &String| podd_image::Reference::parse(name).map(|name| name.to_string());
+    names.iter().map(complete).collect::<Result<_, _>>().context("images.pinned")
+}
+
 fn mirrors(of: &BTreeMap<String, Vec<String>>) -> anyhow::Result<BTreeMap<String, Vec<podd_image::Mirror>>> {
     let mut mirrors = BTreeMap::new();
     for (registry, addresses) in of {
@@ -140,6 +153,13 @@ fn mirror(address: &str) -> anyhow::Result<podd_image::Mirror> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pinned_images_are_known_by_their_complete_names() {
+        let names = pinned(&["pause:3".into(), "r.io/a".into()]).unwrap();
+        assert!(names.contains("docker.io/library/pause:3") && names.contains("r.io/a:latest"), "{names:?}");
+        assert!(pinned(&["No Image".into()]).is_err());
+    }
 
     #[test]
     fn a_mirror_is_a_host_and_perhaps_a_prefix() {

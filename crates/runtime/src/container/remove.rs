@@ -72,6 +72,8 @@ impl Engine {
         .await?;
         container.forget_record().context(|| format!("remove the record of container {id}"))?;
         self.registry.drop_container(container);
+        container.release_layers();
+        self.collect_layers(&container.meta.image.id).await;
         Ok(())
     }
 }
