@@ -31,6 +31,7 @@ mod recovery;
 mod registry;
 mod request;
 mod sandbox;
+mod seccomp;
 mod service;
 mod shim;
 mod signals;

@@ -3,12 +3,14 @@
 //! A filter is charged per instruction at installation, since the kernel runs it for every system call number to learn
 //! which are always allowed: a tree over intervals costs 62 µs where a chain of comparisons costs 766 µs.
 
+mod calls;
 mod compile;
 mod profile;
 
 use std::io;
 
-pub use compile::{Action, Comparison, Operator, Rule, Rules, compile};
+pub use calls::{Abi, X32_BIT};
+pub use compile::{Action, Comparison, LONGEST, Operator, Rule, Rules, compile, compile_with};
 pub use profile::{default_profile, default_rules};
 
 /// One instruction, laid out as the kernel's `struct sock_filter`.

@@ -17,6 +17,7 @@ use crate::paths::ContainerPaths;
 use crate::records::{ContainerStatus, SandboxStage, Stage, User};
 use crate::request::check_container;
 use crate::sandbox::{Sandbox, Shim};
+use crate::seccomp;
 use crate::shim::unexpected;
 
 impl Engine {
@@ -79,6 +80,8 @@ impl Engine {
             bounding: self.bounding,
             devices: nodes,
             log_limits: self.config.log_limits,
+            seccomp: plan::seccomp_file(config)?.map(|path| seccomp::read(&path)).transpose()?,
+            kernel: seccomp::version(&rustix::system::uname().release().to_string_lossy()).unwrap_or_default(),
         };
         let plan = plan::plan(context, config)?;
         let limits = limits::at_creation(&plan.resources, rules, privileged);

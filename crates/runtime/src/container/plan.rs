@@ -17,9 +17,11 @@ use podd_shim::wire::{
 use crate::error::{CriError, Result};
 use crate::paths::{ContainerPaths, SandboxPaths};
 use crate::records::{ContainerMeta, ImageNames, NamespaceMode, Owner, Resources, SandboxMeta};
+use crate::seccomp::Profile;
 use crate::signals;
 
 pub(crate) use mounts::Source;
+pub(crate) use security::seccomp_file;
 
 /// What planning needs to know of the world.
 pub(crate) struct Context<'a> {
@@ -35,6 +37,10 @@ pub(crate) struct Context<'a> {
     /// The host devices that the configuration named, or all of them for a privileged container.
     pub(crate) devices: Vec<Device>,
     pub(crate) log_limits: LogLimits,
+    /// The profile that [`seccomp_file`] names, read.
+    pub(crate) seccomp: Option<Profile>,
+    /// This machine's version and patch level.
+    pub(crate) kernel: (u32, u32),
 }
 
 /// A container worked out.

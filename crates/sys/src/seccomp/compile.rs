@@ -126,6 +126,9 @@ const JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
 const JUMP_GREATER: u16 = (libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K) as u16;
 const JUMP_GREATER_OR_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
 
+/// The most instructions that the kernel takes (`BPF_MAXINSNS`).
+pub const LONGEST: usize = 4096;
+
 /// Offsets in `struct seccomp_data`.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
@@ -146,18 +149,34 @@ const fn branch(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
 
 /// Compiles a policy for this architecture.
 pub fn compile(rules: &Rules) -> Vec<Instruction> {
+    compile_with(rules, &[])
+}
+
+/// Compiles a policy for this architecture and for others that the kernel runs beside it (`AUDIT_ARCH_*`), each with
+/// rules of its own; what `rules` says of foreign calls holds for the rest. Longer than [`LONGEST`] is for the caller to
+/// see and the kernel to refuse.
+pub fn compile_with(rules: &Rules, others: &[(u32, Rules)]) -> Vec<Instruction> {
+    let mut program = vec![plain(LOAD, ARCHITECTURE)];
+    for (architecture, rules) in others {
+        let block = numbers(rules);
+        let past = u32::try_from(block.len()).expect("a program is far shorter than 2^32");
+        program.extend([branch(JUMP_EQUAL, *architecture, 1, 0), plain(JUMP, past)]);
+        program.extend(block);
+    }
+    program.extend([branch(JUMP_EQUAL, OWN_ARCHITECTURE, 1, 0), plain(RETURN, rules.foreign.code())]);
+    program.extend(numbers(rules));
+    program
+}
+
+/// Every number's rule, once the architecture is known.
+fn numbers(rules: &Rules) -> Vec<Instruction> {
     let mut merged: Vec<(u32, &Rule)> = Vec::new();
     for (start, rule) in &rules.from {
         if merged.last().is_none_or(|(_, last)| *last != rule) {
             merged.push((*start, rule));
         }
     }
-    let mut program = vec![
-        plain(LOAD, ARCHITECTURE),
-        branch(JUMP_EQUAL, OWN_ARCHITECTURE, 1, 0),
-        plain(RETURN, rules.foreign.code()),
-        plain(LOAD, NUMBER),
-    ];
+    let mut program = vec![plain(LOAD, NUMBER)];
     program.extend(tree(&merged));
     program
 }
@@ -172,7 +191,7 @@ fn tree(intervals: &[(u32, &Rule)]) -> Vec<Instruction> {
     let mut program = match u8::try_from(low.len()) {
         Ok(skip) => vec![branch(JUMP_GREATER_OR_EQUAL, start, skip, 0)],
         Err(_) => {
-            let skip = u32::try_from(low.len()).expect("a program has at most 4096 instructions");
+            let skip = u32::try_from(low.len()).expect("a program is far shorter than 2^32");
             vec![branch(JUMP_GREATER_OR_EQUAL, start, 0, 1), plain(JUMP, skip)]
         }
     };

@@ -223,3 +223,23 @@ fn the_kernel_takes_the_default_profile() {
     .join()
     .unwrap();
 }
+
+#[test]
+fn every_architecture_of_a_policy_has_its_own_rules() {
+    const I386: u32 = 0x4000_0003;
+    const ARM: u32 = 0x4000_0028;
+    let mut own = Rules::all(Action::Allow, Action::KillProcess);
+    let mut other = Rules::all(Action::Errno(38), Action::KillProcess);
+    for number in 0..300 {
+        own.set(number, number, Action::Errno(number as u16));
+        other.set(number, number, Action::Trace(number as u16));
+    }
+    let program = compile_with(&own, &[(I386, other)]);
+    for number in 0..300 {
+        assert_eq!(run(&program, X86_64, number, [0; 6]), 0x0005_0000 | number);
+        assert_eq!(run(&program, I386, number, [0; 6]), 0x7ff0_0000 | number);
+    }
+    assert_eq!(run(&program, X86_64, 300, [0; 6]), ALLOW);
+    assert_eq!(run(&program, I386, 300, [0; 6]), ENOSYS);
+    assert_eq!(run(&program, ARM, 0, [0; 6]), KILL_PROCESS);
+}

@@ -6,6 +6,7 @@ use podd_shim::wire::{Groups, Process, UserSpec};
 
 use super::{Context, security};
 use crate::error::{CriError, Result};
+use crate::seccomp::Conditions;
 
 /// What a process finds when neither manifest nor image says.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -21,14 +22,16 @@ pub(super) fn plan(
     if let Some(wrong) = args.iter().find(|arg| arg.contains('\0')) {
         return Err(CriError::invalid(format!("argument {wrong:?} contains a NUL")));
     }
+    let capabilities = security::capabilities(security, context.bounding)?;
+    let conditions = Conditions { capabilities: capabilities.bounding, kernel: context.kernel };
     Ok(Process {
         args,
         env: env(config, image, &context.sandbox.hostname)?,
         cwd: working_directory(config, image)?.into(),
         user: user(security, image)?,
-        capabilities: security::capabilities(security, context.bounding)?,
+        capabilities,
         no_new_privileges: security.no_new_privs,
-        seccomp: security::profiles(security)?,
+        seccomp: security::profiles(security, context.seccomp.as_ref(), &conditions)?,
         rlimits: Vec::new(),
         oom_score_adj: Some(
             i32::try_from(oom_score_adj)

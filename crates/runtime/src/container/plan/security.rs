@@ -1,10 +1,13 @@
 //! What the first process may do: capabilities and profiles.
 
-use podd_cri::v1::{LinuxContainerSecurityContext, SecurityProfile, security_profile::ProfileType};
+use std::fmt::Write as _;
+
+use podd_cri::v1::{ContainerConfig, LinuxContainerSecurityContext, SecurityProfile, security_profile::ProfileType};
 use podd_shim::wire::{CapabilitySets, Seccomp};
 use podd_sys::capability::{ALL, DEFAULT, parse};
 
 use crate::error::{CriError, Result};
+use crate::seccomp::{Conditions, Profile};
 
 /// The five sets. `bounding` is what this machine lets podd hand on: "all" means that much.
 pub(super) fn capabilities(security: &LinuxContainerSecurityContext, bounding: u64) -> Result<CapabilitySets> {
@@ -40,7 +43,12 @@ fn mask(names: &[String]) -> Result<u64> {
 }
 
 /// The seccomp profile; AppArmor and SELinux are refused where they are asked for.
-pub(super) fn profiles(security: &LinuxContainerSecurityContext) -> Result<Seccomp> {
+/// `profile` is what [`seccomp_file`] names.
+pub(super) fn profiles(
+    security: &LinuxContainerSecurityContext,
+    profile: Option<&Profile>,
+    conditions: &Conditions,
+) -> Result<Seccomp> {
     if let Some(options) = &security.selinux_options {
         let parts = [&options.user, &options.role, &options.r#type, &options.level];
         if parts.iter().any(|part| !part.is_empty()) {
@@ -59,8 +67,28 @@ pub(super) fn profiles(security: &LinuxContainerSecurityContext) -> Result<Secco
         (ProfileType::RuntimeDefault, _) => Ok(Seccomp::RuntimeDefault),
         (ProfileType::Unconfined, _) => Ok(Seccomp::Unconfined),
         (ProfileType::Localhost, path) => {
-            Err(CriError::Unsupported(format!("seccomp profile {path:?}: profiles from files are not implemented")))
+            let profile = profile.ok_or_else(|| CriError::invalid(format!("seccomp profile {path:?} was not read")))?;
+            let refuse = |why| CriError::invalid(format!("seccomp profile {path:?}: {why}"));
+            let program = profile.compile(conditions).map_err(refuse)?;
+            let program = program.iter().flat_map(|instruction| instruction.to_bytes());
+            let program = program.fold(String::new(), |mut text, byte| {
+                let _infallible = write!(text, "{byte:02x}");
+                text
+            });
+            Ok(Seccomp::Filter { program, flags: profile.flags().map_err(refuse)? })
         }
+    }
+}
+
+/// The file of the container's system call profile, if it wants one.
+pub(crate) fn seccomp_file(config: &ContainerConfig) -> Result<Option<String>> {
+    let Some(security) = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref()) else {
+        return Ok(None);
+    };
+    let old = security_profile_of_path("seccomp_profile_path", old_seccomp(security))?;
+    match either(security.seccomp.as_ref(), old) {
+        (ProfileType::Localhost, path) if !security.privileged => Ok(Some(path)),
+        _ => Ok(None),
     }
 }
 
