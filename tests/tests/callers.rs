@@ -96,6 +96,49 @@ fn a_call_twice_or_at_the_wrong_time_is_refused_or_done_already() {
 }
 
 #[test]
+fn a_stop_or_removal_beside_a_start_leaves_one_of_the_two_ends() {
+    on_a_node("a_stop_or_removal_beside_a_start_leaves_one_of_the_two_ends", |bench| async move {
+        let runtime = bench.open().await;
+        let cri = runtime.as_ref();
+        let pod = bench.sandbox("a");
+        let sandbox = run_sandbox(cri, &pod).await;
+        for round in 0..20 {
+            let id = create(cri, &sandbox, &pod, container(&format!("s{round}"), "sleep 1000")).await;
+            let begin = || cri.start_container(Request::new(StartContainerRequest { container_id: id.clone() }));
+            let end = cri.stop_container(Request::new(StopContainerRequest { container_id: id.clone(), timeout: 0 }));
+            // A different moment each round.
+            let later = async {
+                tokio::time::sleep(Duration::from_micros(round * 150)).await;
+                end.await
+            };
+            let (started, stopped) = tokio::join!(begin(), later);
+            stopped.unwrap();
+            match container_state(cri, &id).await {
+                // The stop came before there was anything to stop.
+                ContainerState::ContainerRunning => started.map(drop).unwrap(),
+                ContainerState::ContainerExited => assert_eq!(world::status(cri, &id).await.exit_code, 137),
+                other => panic!("round {round}: {other:?}, start {started:?}"),
+            }
+            assert_eq!(begin().await.unwrap_err().code(), Code::FailedPrecondition, "no second start");
+
+            let id = create(cri, &sandbox, &pod, container(&format!("r{round}"), "sleep 1000")).await;
+            let begin = cri.start_container(Request::new(StartContainerRequest { container_id: id.clone() }));
+            let later = async {
+                tokio::time::sleep(Duration::from_micros(round * 150)).await;
+                cri.remove_container(Request::new(RemoveContainerRequest { container_id: id.clone() })).await
+            };
+            let (_either, removed) = tokio::join!(begin, later);
+            removed.unwrap();
+            let gone = ContainerStatusRequest { container_id: id, verbose: false };
+            assert_eq!(cri.container_status(Request::new(gone)).await.unwrap_err().code(), Code::NotFound);
+        }
+        remove_sandbox(cri, &sandbox).await;
+        assert_eq!(traces(&bench), [""; 0]);
+        runtime.close().await;
+    });
+}
+
+#[test]
 fn a_command_that_takes_too_long_goes_with_its_children_and_nothing_else_does() {
     let name = "a_command_that_takes_too_long_goes_with_its_children_and_nothing_else_does";
     on_a_node(name, |bench| async move {

@@ -239,3 +239,24 @@ async fn a_pull_brings_the_image_under_every_name_it_has() {
         assert_eq!(found.map(|image| image.id), Some(id.clone()), "{name}");
     }
 }
+
+#[tokio::test]
+async fn the_lists_as_streams_are_the_lists() {
+    let rig = Rig::new();
+    rig.running("web").await;
+    macro_rules! same {
+        ($of:ident, $unary:ident -> $items:ident, $stream:ident -> $chunk:ident) => {{
+            let listed = rig.$of.$unary(Request::new(Default::default())).await.unwrap().into_inner().$items;
+            let chunks = rig.$of.$stream(Request::new(Default::default())).await.unwrap().into_inner();
+            let chunks: Vec<_> = chunks.map(|chunk| chunk.unwrap().$chunk).collect().await;
+            assert!(!listed.is_empty(), stringify!($unary));
+            assert_eq!(chunks.concat(), listed, stringify!($stream));
+        }};
+    }
+    same!(runtime, list_pod_sandbox -> items, stream_pod_sandboxes -> pod_sandboxes);
+    same!(runtime, list_containers -> containers, stream_containers -> containers);
+    same!(runtime, list_container_stats -> stats, stream_container_stats -> container_stats);
+    same!(runtime, list_pod_sandbox_stats -> stats, stream_pod_sandbox_stats -> pod_sandbox_stats);
+    same!(runtime, list_pod_sandbox_metrics -> pod_metrics, stream_pod_sandbox_metrics -> pod_sandbox_metrics);
+    same!(images, list_images -> images, stream_images -> images);
+}
