@@ -110,8 +110,12 @@ fn attached_clients_type_and_hear_and_leave_without_harm() {
         second.say(Channel::Stdin, "two\n").await;
         second.hear_on(Channel::Stderr, "err two\n").await;
         listener.hear_on(Channel::Stdout, "got two\n").await;
-        let log = std::fs::read_to_string(bench.path("logs/c.log")).unwrap();
-        assert!(log.contains("stdout F got one\n") && log.contains("stderr F err two\n"), "{log}");
+        // The log may be a moment behind those who are attached.
+        podd_tests::wait_for(podd_tests::SOON, "the log has both outputs", || {
+            let log = std::fs::read_to_string(bench.path("logs/c.log")).map_err(|error| error.to_string())?;
+            let whole = log.contains("stdout F got one\n") && log.contains("stderr F err two\n");
+            if whole { Ok(()) } else { Err(log) }
+        });
         let stop = StopContainerRequest { container_id: id.clone(), timeout: 0 };
         runtime.stop_container(Request::new(stop)).await.unwrap();
         // Sessions end with the container, well.

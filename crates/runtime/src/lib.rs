@@ -7,7 +7,8 @@
 //! ```text
 //!  service ──► engine ──┬─ sandbox/{plan,run,stop,remove,status,list}      records (disk, append-only)
 //!                       ├─ container/{plan,create,start,stop,remove,…}     registry (memory)
-//!                       ├─ exec, streams, stats, events, images, status    shim/{client,launch}
+//!                       ├─ exec, streams, stats, metrics, events, images   shim/{client,launch}
+//!                       ├─ request (what is refused), describe, status
 //!                       └─ recovery (at open)                              network, podd-cgroup, podd-image
 //! ```
 //!
