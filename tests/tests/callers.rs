@@ -230,6 +230,8 @@ fn lists_and_streams_pass_the_same_filters() {
         cri.stop_pod_sandbox(Request::new(StopPodSandboxRequest { pod_sandbox_id: sandboxes[0].clone() }))
             .await
             .unwrap();
+        let request = Request::new(PodSandboxStatsRequest { pod_sandbox_id: sandboxes[0].clone() });
+        assert_eq!(cri.pod_sandbox_stats(request).await.unwrap_err().code(), Code::FailedPrecondition);
         let ready = Some(PodSandboxStateValue { state: PodSandboxState::SandboxReady as i32 });
         let filter = PodSandboxFilter { state: ready, ..Default::default() };
         let request = Request::new(StreamPodSandboxesRequest { filter: Some(filter) });

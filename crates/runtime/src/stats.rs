@@ -21,7 +21,7 @@ use self::interfaces::Interface;
 use crate::clock::now;
 use crate::container::Container;
 use crate::engine::{Engine, blocking};
-use crate::error::{Context, Result};
+use crate::error::{Context, CriError, Result};
 use crate::records::{Resources, SandboxStage};
 use crate::sandbox::list::selects;
 use crate::sandbox::{Sandbox, metadata};
@@ -54,6 +54,9 @@ impl Engine {
     /// Usage of one sandbox.
     pub(crate) async fn sandbox_stats(self: Arc<Self>, id: &str) -> Result<PodSandboxStats> {
         let sandbox = self.registry.sandbox(id)?;
+        if sandbox.status().stage != SandboxStage::Ready {
+            return Err(CriError::Precondition(format!("sandbox {} is not ready; nothing runs in it", sandbox.id())));
+        }
         let network = own_network(&sandbox).await;
         blocking(move || {
             let interfaces = interfaces::read(vec![network]).context(|| "read the pod's interfaces")?.pop().flatten();
