@@ -8,10 +8,13 @@
 //! child: set up ──Ready──▶ shim          shim ──go──▶ child: seccomp, exec ──(closed)──▶ shim: started
 //!           └────Failed──▶                                     └──────────Failed──▶
 //! ```
+//!
+//! With hooks of the runtime's there is one more stop on the way: *Paused*, all mounted, before the root is entered.
 
 mod container;
 mod device;
 mod exec;
+mod hooks;
 mod init;
 mod masks;
 mod mounts;
@@ -43,6 +46,8 @@ use crate::fault::{Outcome, Stage};
 pub(crate) enum Report {
     /// Set up, waiting for the start; a terminal's master may come along.
     Ready { user: ResolvedUser, warnings: Vec<String> },
+    /// Mounted, waiting for the runtime's hooks.
+    Paused,
     /// It ends now.
     Failed(ShimError),
 }
@@ -95,15 +100,15 @@ impl Channel {
         send_with_fds(self.0.as_fd(), &bytes, fd.as_slice()).stage("report").map(drop)
     }
 
-    /// Says that all is set up and waits for the start; ends with the shim.
-    fn wait_for_start(&self, ready: &Report, fd: Option<BorrowedFd<'_>>) -> Outcome<()> {
-        self.report(ready, fd)?;
+    /// Says how far it is and waits until it may go on; ends with the shim.
+    fn report_and_wait(&self, report: &Report, fd: Option<BorrowedFd<'_>>) -> Outcome<()> {
+        self.report(report, fd)?;
         loop {
             match receive_with_fds(self.0.as_fd(), &mut [0], &mut Vec::new()) {
                 Ok(0) => podd_sys::fork::exit_now(1),
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error).stage("wait for start"),
+                Err(error) => return Err(error).stage("wait to go on"),
             }
         }
     }

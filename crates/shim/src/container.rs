@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  create ──► Creating ──Ready──► Created ──start──► (going) ──channel closes──► Running ──reaped──► Exited
+//!                 │  └ Paused ─proceed─► (the same way)
 //!                 └─Failed, late──► gone     └─dies──────┴──Failed, late───────────────────────────────▲
 //! ```
 
@@ -39,6 +40,8 @@ pub(crate) struct Container {
     process: Option<Process>,
     /// Until it has exec'd or failed.
     channel: Option<OwnedFd>,
+    /// It waits in its creation for the runtime's hooks.
+    paused: bool,
     /// It was told to exec.
     going: bool,
     /// Who waits for the end of the present step.
@@ -105,6 +108,7 @@ impl Container {
             phase: Phase::Creating,
             process: Some(process),
             channel: None,
+            paused: false,
             going: false,
             caller: Some(caller),
             deadline: Some(process::deadline(spec.deadline_ms)),
@@ -170,6 +174,13 @@ impl Container {
                         return self.on_failure(error, poller, outbox);
                     }
                 }
+                Heard::Report(Report::Paused, _) => {
+                    self.paused = true;
+                    // How long hooks may take is the runtime's to say.
+                    self.deadline = None;
+                    let pid = self.process.as_ref().map_or(0, |process| process.pid);
+                    outbox.answer(&mut self.caller, Ok(Response::Paused { pid }));
+                }
                 Heard::Report(Report::Failed(error), _) => return self.on_failure(error, poller, outbox),
                 Heard::Closed => {
                     self.close_channel(poller);
@@ -227,6 +238,19 @@ impl Container {
         let stage = if self.going { "start container" } else { "set up container" };
         let error = refuse(ShimErrorKind::Timeout, stage, "the child missed its deadline and was killed");
         self.on_failure(error, poller, outbox)
+    }
+
+    /// Lets it go on with its creation; the answer is that of the creation.
+    pub(crate) fn proceed(&mut self, caller: Caller) -> Outcome<()> {
+        let channel = match &self.channel {
+            Some(channel) if self.paused => channel,
+            _ => return Err(refuse(ShimErrorKind::WrongState, "go on with creation", "it has not paused")),
+        };
+        child::let_go(channel.as_fd()).stage("go on with creation")?;
+        self.paused = false;
+        self.caller = Some(caller);
+        self.deadline = Some(process::deadline(self.deadline_ms));
+        Ok(())
     }
 
     /// Lets it exec; the answer comes when the channel closes.

@@ -48,6 +48,9 @@ impl Pod {
         let answered = match request {
             Request::Setup(spec) => self.sandbox.set_up(spec, fds, caller, poller),
             Request::Create(spec) => self.create(&spec, caller, poller).map(|()| None),
+            Request::Proceed { id } => {
+                self.container(&id).and_then(|container| container.proceed(caller)).map(|()| None)
+            }
             Request::Start { id } => self.container(&id).and_then(|container| container.start(caller)).map(|()| None),
             Request::Exec(spec) => self.exec(&spec, fds, caller, poller).map(|()| None),
             Request::Namespaces => match self.sandbox.share_namespaces() {

@@ -92,7 +92,8 @@ impl Session {
     pub(crate) fn on_report(&mut self, poller: &Poller, outbox: &mut Outbox) -> Fate {
         while let Some(channel) = &self.channel {
             match child::hear(channel.as_fd()) {
-                Heard::Nothing => break,
+                // Only containers pause.
+                Heard::Nothing | Heard::Report(Report::Paused, _) => break,
                 Heard::Report(Report::Ready { .. }, master) => {
                     self.terminal = master;
                     if let Err(error) = child::let_go(channel.as_fd()).stage("start exec") {

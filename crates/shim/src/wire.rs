@@ -13,11 +13,13 @@
 
 mod client;
 mod frame;
+mod hook;
 mod message;
 mod spec;
 
 pub use client::{Client, ClientError};
 pub use frame::{Decoder, Frame, MAX_FRAME, encode, receive, send_all};
+pub use hook::{Hook, HookStatus, InsideHooks, hook_state};
 pub use message::{
     Call, ContainerState, Created, Event, ExecState, Executing, Exit, Message, Phase, Reply, Request, ResolvedUser,
     Response, ShimError, ShimErrorKind, State, Welcome,

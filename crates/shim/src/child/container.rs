@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use podd_shim::wire::{ContainerSpec, Process, ResolvedUser};
+use podd_shim::wire::{ContainerSpec, HookStatus, Process, ResolvedUser, hook_state};
 use podd_sys::namespace::{Kind, enter, unshare_own};
 use podd_sys::resolve::{Leaf, ensure_in_root};
 use podd_sys::{capability, exec};
@@ -15,7 +15,7 @@ use rustix::thread::UnshareFlags;
 use super::privileges::{self, Privileges};
 use super::program::Program;
 use super::terminal::{self, Terminal};
-use super::{Channel, Report, Stdio, device, masks, mounts, rootfs, user};
+use super::{Channel, Report, Stdio, device, hooks, masks, mounts, rootfs, user};
 use crate::fault::{Outcome, Stage, refuse};
 use podd_shim::wire::ShimErrorKind;
 
@@ -38,16 +38,36 @@ pub(super) struct Prepared {
 pub(crate) fn run(spec: &ContainerSpec, inside: &Inside<'_>, stdio: Stdio, channel: Channel) -> ! {
     let outcome = enter_namespaces(inside).and_then(|()| settle(stdio, channel));
     let channel = outcome.unwrap_or_else(|_| podd_sys::fork::exit_now(1));
-    let outcome = set_up(spec).and_then(|prepared| wait_and_exec(prepared, &channel));
+    let outcome = set_up(spec, &channel).and_then(|prepared| wait_run_hooks_and_exec(spec, prepared, &channel));
     channel.finish(outcome)
+}
+
+fn wait_run_hooks_and_exec(spec: &ContainerSpec, prepared: Prepared, channel: &Channel) -> Outcome<Infallible> {
+    let program = wait(prepared, channel)?;
+    run_hooks(spec, "startContainer", HookStatus::Created)?;
+    program.exec()
+}
+
+/// Runs the hooks of a stage, which are told this process' id as they see it.
+fn run_hooks(spec: &ContainerSpec, stage: &str, status: HookStatus) -> Outcome<()> {
+    let inside = &spec.hooks;
+    let hooks = if status == HookStatus::Creating { &inside.create_container } else { &inside.start_container };
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    let state = hook_state(&spec.id, status, Some(std::process::id()), &inside.bundle, &inside.annotations);
+    hooks::run(stage, hooks, &state)
 }
 
 /// Waits for the start, then becomes the program.
 pub(super) fn wait_and_exec(prepared: Prepared, channel: &Channel) -> Outcome<Infallible> {
+    wait(prepared, channel)?.exec()
+}
+
+fn wait(prepared: Prepared, channel: &Channel) -> Outcome<Program> {
     let Prepared { program, ready, master } = prepared;
-    channel.wait_for_start(&ready, master.as_ref().map(AsFd::as_fd))?;
-    drop(master);
-    program.exec()
+    channel.report_and_wait(&ready, master.as_ref().map(AsFd::as_fd))?;
+    Ok(program)
 }
 
 fn enter_namespaces(inside: &Inside<'_>) -> Outcome<()> {
@@ -81,7 +101,7 @@ pub(super) fn settle(stdio: Stdio, channel: Channel) -> Outcome<Channel> {
     Ok(channel)
 }
 
-fn set_up(spec: &ContainerSpec) -> Outcome<Prepared> {
+fn set_up(spec: &ContainerSpec, channel: &Channel) -> Outcome<Prepared> {
     let mut warnings = Vec::new();
     let process = &spec.process;
     if let Some(value) = process.oom_score_adj {
@@ -92,8 +112,9 @@ fn set_up(spec: &ContainerSpec) -> Outcome<Prepared> {
         unshare_own(UnshareFlags::NEWCGROUP).stage("make cgroup namespace")?;
     }
     rustix::process::umask(Mode::empty());
-    let plan = mounts::plan(spec)?;
+    let mut plan = mounts::plan(spec)?;
     podd_sys::mount::make_all_private().stage("make mounts private")?;
+    plan.open_images()?;
     let root = rootfs::mount(&spec.rootfs, plan.destinations())?;
     plan.apply(root.as_fd())?;
     device::create(root.as_fd(), &spec.devices)?;
@@ -101,6 +122,10 @@ fn set_up(spec: &ContainerSpec) -> Outcome<Prepared> {
     if let Some(terminal) = &terminal {
         terminal.show_as_console(root.as_fd())?;
     }
+    if spec.hooks.pause {
+        channel.report_and_wait(&Report::Paused, None)?;
+    }
+    run_hooks(spec, "createContainer", HookStatus::Creating)?;
     masks::make_readonly(root.as_fd(), &spec.readonly_paths)?;
     masks::hide(root.as_fd(), &spec.masked_paths)?;
     if spec.rootfs.readonly {

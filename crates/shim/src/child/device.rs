@@ -51,6 +51,7 @@ pub(super) fn create(root: BorrowedFd<'_>, devices: &[Device]) -> Outcome<()> {
         let kind = match device.kind {
             DeviceKind::Char => FileType::CharacterDevice,
             DeviceKind::Block => FileType::BlockDevice,
+            DeviceKind::Fifo => FileType::Fifo,
         };
         let number = makedev(device.major, device.minor);
         match mknodat(&parent, name, kind, Mode::from_raw_mode(device.mode & 0o7777), number) {

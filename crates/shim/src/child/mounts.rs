@@ -11,7 +11,7 @@ use podd_sys::mount::{Attributes, MountAttr, Propagation, attach, clone_tree, fi
 use podd_sys::resolve::{Leaf, ensure_in_root, in_root};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, fstatfs};
 
-use super::device;
+use super::{device, rootfs};
 use crate::fault::{Outcome, Stage, refuse};
 
 /// A mount that every container has.
@@ -56,7 +56,7 @@ const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 /// One mount to make.
 enum Planned<'a> {
     Default(&'static Default),
-    /// With the tree of a bind mount's source.
+    /// With the tree of its source, where it has one: a bind mount's, an image's.
     Asked(&'a Mount, Option<OwnedFd>),
 }
 
@@ -98,6 +98,19 @@ pub(super) fn plan(spec: &ContainerSpec) -> Outcome<Plan<'_>> {
 }
 
 impl Plan<'_> {
+    /// Stacks the layers of images. That comes after this namespace's mounts were made private, and before the root is
+    /// mounted, which may lie over the same layers.
+    pub(super) fn open_images(&mut self) -> Outcome<()> {
+        for step in &mut self.steps {
+            if let Planned::Asked(mount, tree) = step
+                && let MountKind::Image { lower, sub_path } = &mount.kind
+            {
+                *tree = Some(rootfs::image(lower, sub_path.as_deref(), &mount.destination)?);
+            }
+        }
+        Ok(())
+    }
+
     /// Where the mounts go.
     pub(super) fn destinations(&self) -> impl Iterator<Item = &Path> {
         self.steps.iter().map(Planned::destination)
@@ -174,7 +187,7 @@ fn attributes_of(mount: &Mount) -> MountAttr {
     // The directory of v1 hierarchies has to be filled first.
     let readonly = mount.readonly && (mount.kind != MountKind::Cgroup || is_cgroup_v2());
     MountAttr::RDONLY
-        .when(readonly)
+        .when(readonly || matches!(mount.kind, MountKind::Image { .. }))
         .and(MountAttr::NOSUID.when(mount.nosuid))
         .and(MountAttr::NODEV.when(mount.nodev))
         .and(MountAttr::NOEXEC.when(mount.noexec))
@@ -184,7 +197,7 @@ fn attributes_of(mount: &Mount) -> MountAttr {
 fn make(mount: &Mount) -> Outcome<OwnedFd> {
     let none = MountAttr::default();
     let made = match &mount.kind {
-        MountKind::Bind { .. } => unreachable!("the tree of a bind mount was opened by the plan"),
+        MountKind::Bind { .. } | MountKind::Image { .. } => unreachable!("the trees of sources were opened before"),
         MountKind::Tmpfs { size, mode } => {
             let mode = format!("{:o}", mode.unwrap_or(0o1777));
             let size = size.map(|size| size.to_string());

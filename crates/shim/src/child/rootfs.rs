@@ -18,7 +18,7 @@ use crate::fault::{Outcome, Stage, refuse};
 ///
 /// A read-only root goes without a writable layer (36 µs instead of about 250) as long as no mount point is missing.
 pub(super) fn mount<'a>(spec: &Rootfs, mut wanted: impl Iterator<Item = &'a Path>) -> Outcome<OwnedFd> {
-    let Some(anchor) = spec.lower.first() else {
+    let Some(anchor) = spec.mount_point.as_ref().or(spec.lower.first()) else {
         return Err(refuse(ShimErrorKind::Invalid, "mount root", "no layers"));
     };
     let upper = spec.upper.as_deref().zip(spec.work.as_deref());
@@ -36,14 +36,35 @@ pub(super) fn mount<'a>(spec: &Rootfs, mut wanted: impl Iterator<Item = &'a Path
     stack(&spec.lower, upper, anchor)
 }
 
-/// Mounts layers over the topmost of them, in this mount namespace that nobody shares: a directory that surely exists and
+/// The content of an image, or what a path in it names, as a mount that is attached nowhere.
+pub(super) fn image(lower: &[PathBuf], sub_path: Option<&Path>, destination: &Path) -> Outcome<OwnedFd> {
+    const STAGE: &str = "mount image volume";
+    let Some(anchor) = lower.first() else {
+        return Err(refuse(ShimErrorKind::Invalid, STAGE, "no layers"));
+    };
+    let root = stack(lower, None, anchor)?;
+    let found = in_root(root.as_fd(), sub_path.unwrap_or(Path::new("/")), OFlags::PATH, Mode::empty());
+    let tree = match found {
+        Ok(found) => clone_tree(found.as_fd(), Path::new(""), false).on(STAGE, destination),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            let sub_path = sub_path.unwrap_or(Path::new("/")).display();
+            let message = format!("image volume at {}: the image has no {sub_path}", destination.display());
+            Err(refuse(ShimErrorKind::Invalid, STAGE, message))
+        }
+        Err(error) => Err(error).on(STAGE, destination),
+    };
+    unmount(anchor, UnmountFlags::DETACH).on("unmount", anchor)?;
+    tree
+}
+
+/// Mounts layers over the topmost of them (or where the specification says), in this mount namespace that nobody shares: a directory that surely exists and
 /// that nothing else here needs by its path, since overlay holds its layers by mounts of its own.
 fn stack(lower: &[PathBuf], upper: Option<(&Path, &Path)>, anchor: &Path) -> Outcome<OwnedFd> {
     let target = open_directory(anchor)?;
     let layers = Overlay { lower, upper };
     let mount = if upper.is_none() && lower.len() == 1 {
         // Overlay wants two layers or a writable one.
-        let tree = clone_tree(CWD, anchor, false).on("clone layer", anchor)?;
+        let tree = clone_tree(CWD, &lower[0], false).on("clone layer", &lower[0])?;
         let attributes =
             Attributes { set: MountAttr::RDONLY, propagation: Some(Propagation::Private), ..Attributes::default() };
         set_attributes(tree.as_fd(), false, &attributes).on("make layer read-only", anchor)?;

@@ -31,8 +31,14 @@ pub enum Request {
     },
     /// Once in a shim's life. → [`Response::Done`], or [`Response::SetUp`] when there is something to tell.
     Setup(SandboxSpec),
-    /// Makes a container up to the point of exec. → [`Response::Created`].
+    /// Makes a container up to the point of exec. → [`Response::Created`], or [`Response::Paused`] where the
+    /// specification asks for that.
     Create(Box<ContainerSpec>),
+    /// Lets a container that paused in its creation go on. → [`Response::Created`].
+    Proceed {
+        /// The container.
+        id: String,
+    },
     /// Lets a created container exec. → [`Response::Started`], or an error of kind `ExecNotFound`,
     /// `ExecPermission` or `System` and the container is `Exited` (127, 126 or 128) as Kubernetes' StartError has it.
     Start {
@@ -152,8 +158,13 @@ pub enum Response {
         /// What the machine did not allow and the shim went on without.
         warnings: Vec<String>,
     },
-    /// To [`Request::Create`].
+    /// To [`Request::Create`], and to [`Request::Proceed`].
     Created(Created),
+    /// To [`Request::Create`]: all is mounted, and the child waits before it enters its root.
+    Paused {
+        /// The child, as the shim sees it.
+        pid: u32,
+    },
     /// To [`Request::Start`].
     Started {
         /// Unix nanoseconds.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::hook::InsideHooks;
+
 /// The pod's share of a shim, sent once, with the descriptors of `namespaces` in that order.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SandboxSpec {
@@ -90,6 +92,9 @@ pub struct ContainerSpec {
     /// How long the child may take to set itself up, in milliseconds; 0 means the shim's default (60 s).
     #[serde(default)]
     pub deadline_ms: u64,
+    /// Hooks that run in its namespaces.
+    #[serde(default)]
+    pub hooks: InsideHooks,
 }
 
 /// A process to run, in a container that is made or in one that runs.
@@ -216,6 +221,10 @@ pub struct Rootfs {
     /// The container can't write. `upper` then only serves to make missing mount points, and may be absent.
     #[serde(default)]
     pub readonly: bool,
+    /// Where the root is mounted, in the container's mount namespace, before the container enters it; an existing
+    /// directory, for hooks to find it. `None` means over the topmost layer.
+    #[serde(default)]
+    pub mount_point: Option<PathBuf>,
 }
 
 /// One mount of a container.
@@ -256,6 +265,14 @@ pub enum MountKind {
         /// Take the mounts below it along.
         #[serde(default)]
         recursive: bool,
+    },
+    /// The content of an image. Always read-only.
+    Image {
+        /// Unpacked layers, topmost first; at least one.
+        lower: Vec<PathBuf>,
+        /// A directory or file of it instead of its root; links in it are resolved inside the image.
+        #[serde(default)]
+        sub_path: Option<PathBuf>,
     },
     /// Memory.
     Tmpfs {
@@ -324,6 +341,8 @@ pub enum DeviceKind {
     Char,
     /// Block device.
     Block,
+    /// Named pipe; it has no numbers.
+    Fifo,
 }
 
 /// The namespaces of a container; the mount namespace is always its own.

@@ -116,7 +116,7 @@ impl Node {
                 lower: vec![self.path("layer")],
                 upper: Some(directory.join("upper")),
                 work: Some(directory.join("work")),
-                readonly: false,
+                ..Rootfs::default()
             },
             log: Some(LogSpec { path: self.log_path(id), ..LogSpec::default() }),
             ..ContainerSpec::default()
