@@ -16,7 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("podd-net", &["podd-sys"]),
     ("podd-cri", &[]),
     ("podd-shim", &["podd-sys"]),
-    ("podd-runtime", &["podd-cri", "podd-image", "podd-net", "podd-cgroup", "podd-sys", "podd-shim"]),
+    ("podd-runtime", &["podd-cri", "podd-image", "podd-manifest", "podd-net", "podd-cgroup", "podd-sys", "podd-shim"]),
     ("podd-api", &["podd-core", "podd-cri", "podd-manifest"]),
     ("podd-agent", &["podd-core", "podd-cri", "podd-cgroup", "podd-sys", "podd-manifest"]),
     (

@@ -31,6 +31,7 @@ struct File {
     network: NetworkFile,
     registries: RegistriesFile,
     images: ImagesFile,
+    runtime: RuntimeFile,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -69,6 +70,15 @@ struct ImagesFile {
     pinned: Vec<String>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct RuntimeFile {
+    /// Where CDI files lie, of rising priority.
+    cdi_dirs: Option<Vec<PathBuf>>,
+    /// Where files lie that give containers OCI hooks, of rising priority.
+    hooks_dirs: Vec<PathBuf>,
+}
+
 /// Everything the composition root needs to know of a node.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Settings {
@@ -89,6 +99,8 @@ pub(crate) struct Settings {
     pub(crate) auth_file: Option<PathBuf>,
     pub(crate) tls: BTreeMap<String, TlsFile>,
     pub(crate) pinned_images: Vec<String>,
+    pub(crate) cdi_dirs: Option<Vec<PathBuf>>,
+    pub(crate) hooks_dirs: Vec<PathBuf>,
 }
 
 impl Settings {
@@ -163,6 +175,8 @@ fn settings(args: NodeArgs, file: File, host_name: &str) -> anyhow::Result<Setti
         auth_file: file.registries.auth_file,
         tls: file.registries.tls,
         pinned_images: file.images.pinned,
+        cdi_dirs: file.runtime.cdi_dirs,
+        hooks_dirs: file.runtime.hooks_dirs,
         instance,
     })
 }

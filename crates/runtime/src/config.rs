@@ -22,6 +22,10 @@ pub struct Config {
     pub images: podd_image::Config,
     /// When a container's log is rotated by its shim. Zeroes, the default, leave it to the caller, as a kubelet wants.
     pub log_limits: LogLimits,
+    /// Where CDI files lie, of rising priority.
+    pub cdi_dirs: Vec<PathBuf>,
+    /// Where files lie that say which containers get which OCI hooks (oci-hooks(5)), of rising priority.
+    pub hooks_dirs: Vec<PathBuf>,
     /// Which boot this is. Anything else than the recorded one means that no process of then is left.
     pub boot_id: String,
 }
@@ -41,6 +45,8 @@ impl Config {
             network: crate::network::config(instance, root, &boot_id),
             images: podd_image::Config::default(),
             log_limits: LogLimits::default(),
+            cdi_dirs: ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec(),
+            hooks_dirs: Vec::new(),
             boot_id,
         })
     }

@@ -3,9 +3,12 @@
 mod checkpoint;
 mod create;
 mod devices;
+mod edits;
+mod hooks;
 mod limits;
 mod list;
 mod plan;
+mod propagation;
 pub(crate) mod remove;
 pub(crate) mod start;
 mod status;
@@ -18,6 +21,8 @@ use std::sync::{Arc, PoisonError};
 use podd_cri::v1::ContainerState;
 use podd_image::Lease;
 use tokio::sync::{Mutex, watch};
+
+pub(crate) use edits::Edits;
 
 use crate::error::{Context, Result};
 use crate::records::{ContainerMeta, ContainerStatus, Record, Stage};
@@ -34,8 +39,10 @@ pub(crate) struct Container {
     pub(crate) turn: Mutex<()>,
     /// The stop signal was sent; who stops it too waits with the first.
     stop_sent: AtomicBool,
-    /// Keeps the image's layers on disk.
-    layers: std::sync::Mutex<Option<Lease>>,
+    /// Held while poststop hooks run, so that they do once.
+    poststop: Mutex<()>,
+    /// Keep the layers of its images on disk.
+    layers: std::sync::Mutex<Vec<Lease>>,
 }
 
 impl Container {
@@ -44,7 +51,7 @@ impl Container {
         status: ContainerStatus,
         record: Record<ContainerStatus>,
         sandbox: Arc<Sandbox>,
-        layers: Lease,
+        layers: Vec<Lease>,
     ) -> Self {
         Self {
             meta,
@@ -53,13 +60,14 @@ impl Container {
             status: watch::Sender::new(status),
             turn: Mutex::new(()),
             stop_sent: AtomicBool::new(false),
-            layers: std::sync::Mutex::new(Some(layers)),
+            poststop: Mutex::new(()),
+            layers: std::sync::Mutex::new(layers),
         }
     }
 
-    /// Lets go of the image's layers: nothing mounts them any more.
+    /// Lets go of its images' layers: nothing mounts them any more.
     pub(crate) fn release_layers(&self) {
-        drop(self.layers.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(std::mem::take(&mut *self.layers.lock().unwrap_or_else(PoisonError::into_inner)));
     }
 
     pub(crate) fn id(&self) -> &str {

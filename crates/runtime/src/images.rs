@@ -63,14 +63,14 @@ impl Engine {
         }
     }
 
-    /// Removes the layers that an image has left behind for a container that is gone now, too.
-    pub(crate) async fn collect_layers(&self, image: &str) {
-        if !matches!(self.find_image(image), Ok(None)) {
+    /// Removes the layers that images have left behind for a container that is gone now, too.
+    pub(crate) async fn collect_layers(&self, images: impl IntoIterator<Item = &String>) {
+        if !images.into_iter().any(|image| matches!(self.find_image(image), Ok(None))) {
             return;
         }
         match self.images.collect().await {
-            Ok(freed) => tracing::debug!(image, freed, "layers of a removed image collected"),
-            Err(error) => tracing::warn!(image, %error, "could not collect the layers of a removed image"),
+            Ok(freed) => tracing::debug!(freed, "layers of a removed image collected"),
+            Err(error) => tracing::warn!(%error, "could not collect the layers of a removed image"),
         }
     }
 

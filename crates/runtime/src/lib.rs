@@ -15,6 +15,7 @@
 //! What is not here: when a container should run, and again (that is the agent's), and what happens between `clone` and
 //! `exec` (that is the shim's).
 
+mod cdi;
 mod clock;
 mod config;
 mod container;
@@ -23,6 +24,7 @@ mod engine;
 mod error;
 mod events;
 mod exec;
+mod hooks;
 mod images;
 mod metrics;
 mod network;

@@ -5,6 +5,7 @@
 //! <root>/sandboxes/<id>/{hosts,hostname,resolv.conf}
 //! <root>/containers/<id>.jsonl                     record
 //! <root>/containers/<id>/{upper,work}              writable layer
+//! <root>/containers/<id>/{config.json,rootfs}      bundle, for hooks to find
 //! <root>/images/                                   the image store
 //! <run>/shims/<sandbox>.sock, <sandbox>.json       what a boot invalidates
 //! <run>/shm/<sandbox>                              the pod's shared memory, a tmpfs
@@ -93,5 +94,10 @@ impl ContainerPaths {
 
     pub(crate) fn work(&self) -> PathBuf {
         self.directory.join("work")
+    }
+
+    /// Where hooks find the root, in the container's mount namespace.
+    pub(crate) fn rootfs(&self) -> PathBuf {
+        self.directory.join("rootfs")
     }
 }

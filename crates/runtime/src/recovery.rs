@@ -52,7 +52,7 @@ impl Engine {
                 loaded.record.delete().context(|| format!("remove the record of container {}", loaded.meta.id))?;
                 continue;
             };
-            let layers = self.images.lease_layers(&loaded.meta.layers);
+            let layers = vec![self.images.lease_layers(&loaded.meta.layers)];
             let container = Container::new(loaded.meta, loaded.status, loaded.record, sandbox, layers);
             self.registry.add_container(Arc::new(container));
         }

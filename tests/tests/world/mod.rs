@@ -98,10 +98,16 @@ impl Bench {
     }
 
     pub(crate) async fn open(&self) -> Arc<Runtime> {
+        self.open_with(|_| {}).await
+    }
+
+    /// With more said about the runtime.
+    pub(crate) async fn open_with(&self, change: impl FnOnce(&mut Config)) -> Arc<Runtime> {
         let mut config =
             Config::new(&format!("r{}", std::process::id()), &self.path("root"), &self.path("run")).unwrap();
         config.cgroup_root = self.group.clone().into();
         config.boot_id = self.boot.clone();
+        change(&mut config);
         let runtime = Runtime::open(config).await.unwrap();
         let archive = image::busybox(self.directory.path());
         runtime.images().load(std::fs::File::open(archive).unwrap()).await.unwrap();

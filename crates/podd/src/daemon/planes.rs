@@ -73,6 +73,10 @@ pub(super) async fn runtime(settings: &Settings) -> anyhow::Result<Arc<Runtime>>
     config.images.auth_file = settings.auth_file.clone();
     config.images.tls = settings.tls.iter().map(|(host, tls)| (host.clone(), tls_of(tls))).collect();
     config.images.pinned = pinned(&settings.pinned_images)?;
+    if let Some(directories) = &settings.cdi_dirs {
+        config.cdi_dirs.clone_from(directories);
+    }
+    config.hooks_dirs.clone_from(&settings.hooks_dirs);
     config.log_limits = LogLimits { max_size: LOG_SIZE, max_files: LOG_FILES };
     Runtime::open(config).await.context("open the runtime")
 }

@@ -5,20 +5,26 @@ use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 
 use podd_cgroup::Limits;
-use podd_cri::v1::{ContainerConfig, ContainerEventType};
+use podd_cri::v1::{ContainerConfig, ContainerEventType, Mount};
+use podd_image::{Image, Lease};
 use podd_shim::wire::{CgroupSpec, ContainerSpec, Created, Request, Response};
 
 use super::plan::{self, Plan, Source};
-use super::{Container, devices, limits};
+use super::{Container, devices, limits, propagation};
+use crate::cdi;
 use crate::clock::now;
 use crate::engine::{Engine, blocking, new_id};
 use crate::error::{Context, CriError, Result};
+use crate::hooks;
 use crate::paths::ContainerPaths;
 use crate::records::{ContainerStatus, SandboxStage, Stage, User};
 use crate::request::check_container;
 use crate::sandbox::{Sandbox, Shim};
 use crate::seccomp;
 use crate::shim::unexpected;
+
+/// The image of each mount, for those that show one.
+type Volumes = Vec<Option<Arc<Image>>>;
 
 impl Engine {
     /// Makes a container up to the point of exec; answers its id.
@@ -61,6 +67,8 @@ impl Engine {
     ) -> Result<(Arc<Container>, Plan, Limits)> {
         let image = config.image.as_ref().map(|spec| spec.image.as_str()).unwrap_or_default();
         let (image, lease) = self.images.acquire(image).map_err(crate::images::refused)?;
+        let (volumes, mut leases) = self.volumes(&config.mounts)?;
+        leases.push(lease);
         let id = new_id();
         let privileged =
             config.linux.as_ref().and_then(|linux| linux.security_context.as_ref()).is_some_and(|s| s.privileged);
@@ -69,6 +77,8 @@ impl Engine {
             let named: Vec<_> = nodes.iter().map(|node| node.path.clone()).collect();
             nodes.extend(devices::of_the_host()?.into_iter().filter(|node| !named.contains(&node.path)));
         }
+        let edits = cdi::resolve(&self.config.cdi_dirs, &cdi::wanted(config)?)?;
+        let hook_files = hooks::directory::read(&self.config.hooks_dirs)?;
         let paths = self.paths.container(&id);
         let context = plan::Context {
             id: &id,
@@ -79,12 +89,16 @@ impl Engine {
             image: &image,
             bounding: self.bounding,
             devices: nodes,
+            rules,
+            volumes: &volumes,
+            edits,
+            hook_files: &hook_files,
             log_limits: self.config.log_limits,
             seccomp: plan::seccomp_file(config)?.map(|path| seccomp::read(&path)).transpose()?,
             kernel: seccomp::version(&rustix::system::uname().release().to_string_lossy()).unwrap_or_default(),
         };
         let plan = plan::plan(context, config)?;
-        let limits = limits::at_creation(&plan.resources, rules, privileged);
+        let limits = limits::at_creation(&plan.resources, plan.rules.clone(), privileged);
         let name = self.registry.reserve_container(sandbox.id(), &plan.meta.owner, &id)?;
         let status = ContainerStatus {
             stage: Stage::Creating,
@@ -92,14 +106,34 @@ impl Engine {
             pid: 0,
             user: None,
             resources: plan.resources.clone(),
+            poststop_due: !plan.meta.hooks.poststop.is_empty(),
         };
         let record =
             self.container_records.create(&id, &plan.meta, &status).context(|| format!("record container {id}"))?;
-        let container = Container::new(plan.meta.clone(), status, record, Arc::clone(sandbox), lease);
+        let container = Container::new(plan.meta.clone(), status, record, Arc::clone(sandbox), leases);
         let container = Arc::new(container);
         self.registry.add_container(Arc::clone(&container));
         name.keep();
         Ok((container, plan, limits))
+    }
+
+    /// The image of each mount that shows one, and the leases on their layers.
+    fn volumes(&self, mounts: &[Mount]) -> Result<(Volumes, Vec<Lease>)> {
+        let mut leases = Vec::new();
+        let mut images = Vec::new();
+        for mount in mounts {
+            let Some(spec) = &mount.image else {
+                images.push(None);
+                continue;
+            };
+            if spec.image.is_empty() {
+                return Err(CriError::invalid(format!("mount at {:?}: the image has no name", mount.container_path)));
+            }
+            let (image, lease) = self.images.acquire(&spec.image).map_err(crate::images::refused)?;
+            images.push(Some(image));
+            leases.push(lease);
+        }
+        Ok((images, leases))
     }
 
     async fn make_container(
@@ -109,11 +143,14 @@ impl Engine {
         plan: Plan,
         limits: Limits,
     ) -> Result<Created> {
-        let Plan { spec, sources, .. } = plan;
+        let Plan { spec, sources, meta, .. } = plan;
         let group = self.cgroups.group(&container.meta.cgroup).context(|| "name the container's cgroup")?;
         let paths = self.paths.container(container.id());
         let spec = blocking(move || -> Result<ContainerSpec> {
             prepare_directories(&paths, &sources, &spec)?;
+            if !meta.hooks.is_empty() {
+                hooks::write_bundle(&paths, &spec, &meta.hooks)?;
+            }
             group.create(&limits).map_err(refused_limit)?;
             let cgroup = match group.v2_dir() {
                 Some(dir) => CgroupSpec { v2_dir: Some(dir), oom_counter: Some(group.oom_counter()), join: Vec::new() },
@@ -124,6 +161,13 @@ impl Engine {
         .await?;
         match shim.client.call(Request::Create(Box::new(spec))).await? {
             Response::Created(created) => Ok(created),
+            Response::Paused { pid } => {
+                self.run_creation_hooks(container, pid).await?;
+                match shim.client.call(Request::Proceed { id: container.id().to_owned() }).await? {
+                    Response::Created(created) => Ok(created),
+                    other => Err(unexpected(&other)),
+                }
+            }
             other => Err(unexpected(&other)),
         }
     }
@@ -138,12 +182,14 @@ fn prepare_directories(paths: &ContainerPaths, sources: &[Source], spec: &Contai
     // The upper directory's mode is the root directory's inside.
     private(&paths.upper(), 0o755)?;
     private(&paths.work(), 0o700)?;
-    for Source(path) in sources {
+    for source in sources {
+        let path = &source.path;
         // A socket, device or file is mounted as what it is; what is missing becomes a directory, as in CRI's
         // other runtimes.
         if fs::symlink_metadata(path).is_err() {
             fs::create_dir_all(path).context(|| format!("make {} for a mount", path.display()))?;
         }
+        propagation::check(path, source.propagation)?;
     }
     if let Some(directory) = spec.log.as_ref().and_then(|log| log.path.parent()) {
         fs::create_dir_all(directory).context(|| format!("make {}", directory.display()))?;

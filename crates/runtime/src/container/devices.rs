@@ -85,10 +85,7 @@ fn rule(node: &Device, permissions: &str) -> DeviceRule {
     let has = |letter| permissions.is_empty() || permissions.contains(letter);
     DeviceRule {
         allow: true,
-        kind: match node.kind {
-            WireKind::Char => DeviceKind::Char,
-            WireKind::Block => DeviceKind::Block,
-        },
+        kind: if node.kind == WireKind::Block { DeviceKind::Block } else { DeviceKind::Char },
         major: Some(node.major),
         minor: Some(node.minor),
         read: has('r'),

@@ -5,8 +5,11 @@ mod mounts;
 mod process;
 mod security;
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
+use podd_cgroup::DeviceRule;
 use podd_cri::v1::{ContainerConfig, LinuxContainerSecurityContext};
 use podd_image::Image;
 use podd_shim::wire::{
@@ -14,7 +17,9 @@ use podd_shim::wire::{
     Scope,
 };
 
+use super::Edits;
 use crate::error::{CriError, Result};
+use crate::hooks::directory::{HookFile, Subject, select};
 use crate::paths::{ContainerPaths, SandboxPaths};
 use crate::records::{ContainerMeta, ImageNames, NamespaceMode, Owner, Resources, SandboxMeta};
 use crate::seccomp::Profile;
@@ -36,6 +41,14 @@ pub(crate) struct Context<'a> {
     pub(crate) bounding: u64,
     /// The host devices that the configuration named, or all of them for a privileged container.
     pub(crate) devices: Vec<Device>,
+    /// What the cgroup must allow for those that the configuration named.
+    pub(crate) rules: Vec<DeviceRule>,
+    /// The image of each of the configuration's mounts, for those that show one.
+    pub(crate) volumes: &'a [Option<Arc<Image>>],
+    /// What the CDI devices bring.
+    pub(crate) edits: Edits,
+    /// The machine's hooks, for those containers that they are for.
+    pub(crate) hook_files: &'a [HookFile],
     pub(crate) log_limits: LogLimits,
     /// The profile that [`seccomp_file`] names, read.
     pub(crate) seccomp: Option<Profile>,
@@ -49,16 +62,19 @@ pub(crate) struct Plan {
     /// Complete but for the files of the cgroup, which exist only once the group does.
     pub(crate) spec: ContainerSpec,
     pub(crate) resources: Resources,
-    /// Host paths that are made (as directories) when they are missing, as CRI's runtimes do.
+    /// Host paths of mounts, to be looked after before they are mounted.
     pub(crate) sources: Vec<Source>,
+    /// What the cgroup must allow beyond what every container may use.
+    pub(crate) rules: Vec<DeviceRule>,
+    /// The container's directory, which hooks know as its bundle.
+    pub(crate) bundle: ContainerPaths,
+    /// The annotations of pod and container, for hooks.
+    pub(crate) hook_annotations: BTreeMap<String, String>,
 }
 
 /// Decides on a container.
 pub(crate) fn plan(context: Context<'_>, config: &ContainerConfig) -> Result<Plan> {
     let metadata = config.metadata.clone().unwrap_or_default();
-    if let Some(device) = config.cdi_devices.first() {
-        return Err(CriError::Unsupported(format!("CDI device {:?}: CDI is not implemented", device.name)));
-    }
     let linux = config.linux.clone().unwrap_or_default();
     let security = linux.security_context.unwrap_or_default();
     if security.privileged && !context.sandbox.privileged {
@@ -68,7 +84,8 @@ pub(crate) fn plan(context: Context<'_>, config: &ContainerConfig) -> Result<Pla
     let image = context.image.config.config().clone().unwrap_or_default();
     let namespaces = namespaces(&security, context.sandbox)?;
     let process = process::plan(config, &security, &image, &context, resources.oom_score_adj)?;
-    let (mounts, sources, shown) = mounts::plan(config, &security, context.sandbox_paths, context.sandbox)?;
+    let (mounts, sources, shown) = mounts::plan(config, &security, &context)?;
+    let volumes = context.volumes.iter().flatten().map(AsRef::as_ref);
     let log = log_path(context.sandbox.log_directory.as_deref(), &config.log_path)?;
 
     let meta = ContainerMeta {
@@ -84,11 +101,12 @@ pub(crate) fn plan(context: Context<'_>, config: &ContainerConfig) -> Result<Pla
         stop_signal: stop_signal(config.stop_signal, image.stop_signal().as_deref())?,
         own_pid_namespace: namespaces.pid == PidNamespace::Private,
         cgroup: context.sandbox.cgroup_parent.join(context.id),
-        layers: context.image.layers.clone(),
+        layers: std::iter::once(context.image).chain(volumes).flat_map(|image| image.layers.clone()).collect(),
         tty: config.tty,
         stdin: config.stdin,
         stdin_once: config.stdin_once,
         exec: Process { args: Vec::new(), ..process.clone() },
+        hooks: Default::default(),
     };
     let privileged = security.privileged;
     let hidden = |paths: &[String]| if privileged { Vec::new() } else { paths.iter().map(PathBuf::from).collect() };
@@ -100,6 +118,7 @@ pub(crate) fn plan(context: Context<'_>, config: &ContainerConfig) -> Result<Pla
             upper: Some(context.paths.upper()),
             work: Some(context.paths.work()),
             readonly: security.readonly_rootfs,
+            mount_point: None,
         },
         mounts,
         masked_paths: hidden(&security.masked_paths),
@@ -114,8 +133,29 @@ pub(crate) fn plan(context: Context<'_>, config: &ContainerConfig) -> Result<Pla
         tty: config.tty,
         window: None,
         deadline_ms: 0,
+        hooks: Default::default(),
     };
-    Ok(Plan { meta, spec, resources, sources })
+    let hook_annotations = hook_annotations(&context.sandbox.annotations, &config.annotations);
+    let subject = Subject {
+        annotations: &hook_annotations,
+        command: spec.process.args.first().map_or("", String::as_str),
+        has_bind_mounts: !sources.is_empty(),
+    };
+    let hooks = select(context.hook_files, &subject);
+    let mut edits = context.edits;
+    edits.append(Edits { hooks, ..Edits::default() });
+    let bundle = context.paths.clone();
+    let mut plan = Plan { meta, spec, resources, sources, rules: context.rules, bundle, hook_annotations };
+    plan.edit(edits)?;
+    Ok(plan)
+}
+
+/// What hooks are told of a container's annotations: the pod's too, which win.
+pub(crate) fn hook_annotations(
+    pod: &BTreeMap<String, String>,
+    container: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    container.iter().chain(pod).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 fn namespaces(security: &LinuxContainerSecurityContext, sandbox: &SandboxMeta) -> Result<WireNamespaces> {

@@ -62,18 +62,18 @@ impl Engine {
             return Err(error);
         }
         let group = self.cgroups.group(&container.meta.cgroup).context(|| "name the container's cgroup")?;
+        let killed = blocking(move || group.kill().and_then(|()| group.remove(GROUP_PATIENCE))).await;
+        self.run_poststop(container).await;
         let directory = self.paths.container(id).directory;
-        blocking(move || -> Result<()> {
-            let killed = group.kill().and_then(|()| group.remove(GROUP_PATIENCE));
-            let removed = remove_directory(&directory);
-            killed.context(|| "remove the container's cgroup")?;
-            removed.context(|| format!("remove {}", directory.display()))
-        })
-        .await?;
+        let removed =
+            blocking(move || remove_directory(&directory).context(|| format!("remove {}", directory.display()))).await;
+        killed.context(|| "remove the container's cgroup")?;
+        removed?;
         container.forget_record().context(|| format!("remove the record of container {id}"))?;
         self.registry.drop_container(container);
         container.release_layers();
-        self.collect_layers(&container.meta.image.id).await;
+        let volumes = container.meta.mounts.iter().filter_map(|mount| mount.image.as_ref()).map(|image| &image.id);
+        self.collect_layers(std::iter::once(&container.meta.image.id).chain(volumes)).await;
         Ok(())
     }
 }

@@ -40,7 +40,10 @@ impl Engine {
             Err(error) => Err(error),
         };
         match started {
-            Ok(started_at) => self.note_started(&container, started_at),
+            Ok(started_at) => {
+                self.note_started(&container, started_at)?;
+                self.run_poststart(&container).await
+            }
             Err(error) => {
                 let exit = Exit {
                     started_at: 0,
@@ -117,6 +120,10 @@ impl Engine {
             self.kill_group(container).await;
         }
         self.announce(container.id(), &container.sandbox, ContainerEventType::ContainerStoppedEvent);
+        if container.status().poststop_due {
+            let (engine, ended) = (Arc::clone(self), Arc::clone(container));
+            self.in_background(async move { engine.run_poststop(&ended).await });
+        }
         if let Some(shim) = container.sandbox.shim_if_alive()
             && let Err(error) = shim.client.order(Request::Forget { id: container.id().to_owned() }).await
         {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use podd_cri::v1::{
-    ContainerResources, ContainerStatus, ContainerStatusResponse, ContainerUser, LinuxContainerUser, Mount,
+    ContainerResources, ContainerStatus, ContainerStatusResponse, ContainerUser, ImageSpec, LinuxContainerUser, Mount,
 };
 
 use super::Container;
@@ -92,6 +92,13 @@ fn mount(mount: &MountMeta) -> Mount {
         recursive_read_only: mount.recursive_read_only,
         selinux_relabel: mount.selinux_relabel,
         propagation: mount.propagation,
+        image: mount.image.as_ref().map(|image| ImageSpec {
+            image: image.requested.clone(),
+            user_specified_image: image.user_specified.clone(),
+            image_ref: image.id.clone(),
+            ..Default::default()
+        }),
+        image_sub_path: mount.image.as_ref().map(|image| image.sub_path.clone()).unwrap_or_default(),
         ..Default::default()
     }
 }

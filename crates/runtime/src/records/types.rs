@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use podd_cri::v1;
 use serde::{Deserialize, Serialize};
 
+use crate::hooks::Hooks;
+
 /// The version of everything in this file. A change that an older podd would misread raises it.
 pub(crate) const VERSION: u32 = 1;
 
@@ -135,6 +137,19 @@ pub(crate) struct MountMeta {
     pub(crate) selinux_relabel: bool,
     /// CRI's number for the propagation.
     pub(crate) propagation: i32,
+    /// The image that it shows instead of a host path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) image: Option<VolumeImage>,
+}
+
+/// An image that is mounted as a volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VolumeImage {
+    pub(crate) requested: String,
+    pub(crate) user_specified: String,
+    /// What PullImage answers for it.
+    pub(crate) id: String,
+    pub(crate) sub_path: String,
 }
 
 /// The immutable part of a container's record.
@@ -155,7 +170,7 @@ pub(crate) struct ContainerMeta {
     pub(crate) own_pid_namespace: bool,
     /// The container's group, relative to each hierarchy's root.
     pub(crate) cgroup: PathBuf,
-    /// The image's unpacked layers, to be kept while the container is there.
+    /// The unpacked layers of its images, the root's and volumes', to be kept while the container is there.
     pub(crate) layers: Vec<PathBuf>,
     pub(crate) tty: bool,
     pub(crate) stdin: bool,
@@ -164,6 +179,8 @@ pub(crate) struct ContainerMeta {
     pub(crate) stdin_once: bool,
     /// What a further process in the container has in common with the first: everything but its arguments.
     pub(crate) exec: podd_shim::wire::Process,
+    #[serde(default, skip_serializing_if = "Hooks::is_empty")]
+    pub(crate) hooks: Hooks,
 }
 
 /// Why a container is no more, in the kubelet's words.
@@ -254,6 +271,9 @@ pub(crate) struct ContainerStatus {
     /// Known from the moment that the shim has made the container.
     pub(crate) user: Option<User>,
     pub(crate) resources: Resources,
+    /// Its poststop hooks are still to be run.
+    #[serde(default)]
+    pub(crate) poststop_due: bool,
 }
 
 impl NamespaceMode {

@@ -3,18 +3,24 @@
 use std::path::{Component, Path, PathBuf};
 
 use podd_cri::v1::{ContainerConfig, LinuxContainerSecurityContext, Mount as CriMount, MountPropagation};
+use podd_image::Image;
 use podd_shim::wire::{Mount, MountKind, Propagation};
 
+use super::Context;
 use crate::error::{CriError, Result};
 use crate::paths::SandboxPaths;
-use crate::records::{MountMeta, NamespaceMode, SandboxMeta};
+use crate::records::{MountMeta, NamespaceMode, SandboxMeta, VolumeImage};
 
 /// Where the host keeps its shared memory.
 const HOST_SHM: &str = "/dev/shm";
 
 /// A host path that a mount needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Source(pub(crate) PathBuf);
+pub(crate) struct Source {
+    pub(crate) path: PathBuf,
+    /// What the mount that it lies on must allow.
+    pub(crate) propagation: Propagation,
+}
 
 /// Mounts for the shim, host paths to look after, and the mounts as status shows them.
 pub(super) type Planned = (Vec<Mount>, Vec<Source>, Vec<MountMeta>);
@@ -22,22 +28,31 @@ pub(super) type Planned = (Vec<Mount>, Vec<Source>, Vec<MountMeta>);
 pub(super) fn plan(
     config: &ContainerConfig,
     security: &LinuxContainerSecurityContext,
-    paths: &SandboxPaths,
-    sandbox: &SandboxMeta,
+    context: &Context<'_>,
 ) -> Result<Planned> {
     let mut mounts = Vec::new();
     let mut sources = Vec::new();
-    for mount in &config.mounts {
-        mounts.push(bind(mount)?);
-        sources.push(Source(PathBuf::from(&mount.host_path)));
+    let mut shown = Vec::new();
+    for (mount, image) in config.mounts.iter().zip(context.volumes) {
+        let planned = match image {
+            Some(image) => volume(mount, image)?,
+            None => {
+                let planned = bind(mount)?;
+                let (path, propagation) = (PathBuf::from(&mount.host_path), planned.propagation);
+                sources.push(Source { path, propagation });
+                planned
+            }
+        };
+        mounts.push(planned);
+        shown.push(meta(mount, image.as_deref()));
     }
     let given: Vec<PathBuf> = mounts.iter().map(|mount| mount.destination.clone()).collect();
-    let own = own(security, paths, sandbox);
+    let own = own(security, context.sandbox_paths, context.sandbox);
     let mut all: Vec<Mount> = own.into_iter().filter(|mount| !given.contains(&mount.destination)).collect();
     all.append(&mut mounts);
     // A mount below another one comes after it, whatever order they were given in.
     all.sort_by_key(|mount| mount.destination.components().count());
-    Ok((all, sources, config.mounts.iter().map(shown).collect()))
+    Ok((all, sources, shown))
 }
 
 /// What every container gets unless the caller mounts something else there.
@@ -75,12 +90,9 @@ fn own(security: &LinuxContainerSecurityContext, paths: &SandboxPaths, sandbox: 
 }
 
 fn bind(mount: &CriMount) -> Result<Mount> {
-    let refuse = |text: String| Err(CriError::invalid(format!("mount at {:?}: {text}", mount.container_path)));
-    if mount.image.is_some() {
-        return Err(CriError::Unsupported(format!(
-            "mount at {:?}: image volumes are not implemented",
-            mount.container_path
-        )));
+    let refuse = |text: String| refuse(mount, text);
+    if !mount.image_sub_path.is_empty() {
+        return refuse("image_sub_path needs image".into());
     }
     if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
         return Err(CriError::Unsupported(format!(
@@ -88,9 +100,7 @@ fn bind(mount: &CriMount) -> Result<Mount> {
             mount.container_path
         )));
     }
-    let Some(destination) = clean(&mount.container_path) else {
-        return refuse("container_path must be absolute, without \"..\" and not the root".into());
-    };
+    let destination = destination(mount)?;
     let host = Path::new(&mount.host_path);
     if !host.is_absolute() || mount.host_path.contains('\0') {
         return refuse(format!("host_path {:?} must be absolute", mount.host_path));
@@ -112,6 +122,48 @@ fn bind(mount: &CriMount) -> Result<Mount> {
         propagation,
         ..Mount::default()
     })
+}
+
+/// An image's content. It is read-only whatever happens; a caller who thinks otherwise is told.
+fn volume(mount: &CriMount, image: &Image) -> Result<Mount> {
+    let refuse = |text: String| refuse(mount, text);
+    if !mount.host_path.is_empty() {
+        return refuse(format!("host_path {:?} and image exclude each other", mount.host_path));
+    }
+    if !mount.readonly {
+        return refuse("an image volume must be readonly".into());
+    }
+    if mount.propagation != MountPropagation::PropagationPrivate as i32 {
+        return refuse("an image volume has private propagation".into());
+    }
+    let sub_path = Path::new(&mount.image_sub_path);
+    let outside = sub_path.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir));
+    if outside || mount.image_sub_path.contains('\0') {
+        return refuse(format!("image_sub_path {:?} must be relative and without \"..\"", mount.image_sub_path));
+    }
+    if image.layers.is_empty() {
+        return refuse(format!("image {} has no layers", image.id));
+    }
+    let sub_path = (!mount.image_sub_path.is_empty()).then(|| sub_path.to_owned());
+    Ok(Mount {
+        destination: destination(mount)?,
+        kind: MountKind::Image { lower: image.layers.clone(), sub_path },
+        readonly: true,
+        nosuid: true,
+        nodev: true,
+        ..Mount::default()
+    })
+}
+
+fn refuse<T>(mount: &CriMount, text: String) -> Result<T> {
+    Err(CriError::invalid(format!("mount at {:?}: {text}", mount.container_path)))
+}
+
+fn destination(mount: &CriMount) -> Result<PathBuf> {
+    match clean(&mount.container_path) {
+        Some(destination) => Ok(destination),
+        None => refuse(mount, "container_path must be absolute, without \"..\" and not the root".into()),
+    }
 }
 
 /// An absolute path with its doubled slashes and dots gone.
@@ -136,7 +188,7 @@ fn clean(path: &str) -> Option<PathBuf> {
     (clean != Path::new("/")).then_some(clean)
 }
 
-fn shown(mount: &CriMount) -> MountMeta {
+fn meta(mount: &CriMount, image: Option<&Image>) -> MountMeta {
     MountMeta {
         container_path: mount.container_path.clone(),
         host_path: mount.host_path.clone(),
@@ -144,5 +196,14 @@ fn shown(mount: &CriMount) -> MountMeta {
         recursive_read_only: mount.recursive_read_only,
         selinux_relabel: mount.selinux_relabel,
         propagation: mount.propagation,
+        image: image.map(|image| {
+            let asked = mount.image.clone().unwrap_or_default();
+            VolumeImage {
+                requested: asked.image,
+                user_specified: asked.user_specified_image,
+                id: image.id.to_string(),
+                sub_path: mount.image_sub_path.clone(),
+            }
+        }),
     }
 }
