@@ -11,6 +11,7 @@ use std::process::Command;
 use podd_cri::v1::*;
 use podd_cri::{ImageService, RuntimeService};
 use podd_runtime::Runtime;
+use podd_tests::{Node, SOON, image, wait_for};
 use tonic::{Code, Request, Status};
 use world::{Bench, container, create, exec, exited, on_a_node, remove_sandbox, run_sandbox, start, status};
 
@@ -206,6 +207,46 @@ fn a_cdi_device_brings_its_node_its_mounts_and_its_variables() {
     });
 }
 
+#[test]
+fn a_device_may_be_used_as_its_permissions_say() {
+    on_a_node("a_device_may_be_used_as_its_permissions_say", |bench| async move {
+        let runtime = bench.open().await;
+        let pod = bench.sandbox("a");
+        let sandbox = run_sandbox(&*runtime, &pod).await;
+        let device = |inside: &str, permissions: &str| Device {
+            host_path: "/dev/kmsg".into(),
+            container_path: inside.into(),
+            permissions: permissions.into(),
+        };
+        let config = ContainerConfig {
+            devices: vec![device("/dev/write", "w"), device("/dev/deep/same", "w")],
+            ..container("c", SLEEP)
+        };
+        let id = create(&*runtime, &sandbox, &pod, config).await;
+        start(&*runtime, &id).await;
+        let script = "for d in /dev/write /dev/deep/same; do test -c $d || echo none; \
+            (exec 3>$d) && echo opens; (exec 3<$d) 2>/dev/null || echo refused; done";
+        assert_eq!(output(&runtime, &id, script).await, "opens\nrefused\nopens\nrefused\n");
+        // Without it the number alone opens nothing.
+        let plain = create(&*runtime, &sandbox, &pod, container("plain", SLEEP)).await;
+        start(&*runtime, &plain).await;
+        let script = "mknod /node c 1 11 && echo made; (exec 3>/node) 2>/dev/null || echo refused";
+        assert_eq!(output(&runtime, &plain, script).await, "made\nrefused\n");
+        for (host, named) in [("/etc/passwd", "is not a device"), ("/dev/none-such", "/dev/none-such")] {
+            let devices =
+                vec![Device { host_path: host.into(), container_path: "/dev/x".into(), ..Default::default() }];
+            let request = CreateContainerRequest {
+                pod_sandbox_id: sandbox.clone(),
+                config: Some(ContainerConfig { devices, ..container("r", SLEEP) }),
+                sandbox_config: Some(pod.clone()),
+            };
+            let error = runtime.create_container(Request::new(request)).await.expect_err("it is refused");
+            assert!(error.message().contains(named), "{error:?}");
+        }
+        remove_sandbox(&*runtime, &sandbox).await;
+    });
+}
+
 /// A hook file, whose program notes its name, the status it was told and who knows it.
 fn hook(bench: &Bench, name: &str, stages: &[&str], script: &str) {
     let program = bench.path(&format!("{name}.sh"));
@@ -301,4 +342,38 @@ fn a_hook_that_fails_stops_what_it_is_part_of() {
         assert!(error.message().contains("wrong.json"), "{error:?}");
         remove_sandbox(&*runtime, &sandbox).await;
     });
+}
+
+#[test]
+fn a_crash_in_the_middle_of_a_hook_leaves_no_half_made_container() {
+    let mut node = Node::new();
+    let (waiting, go, hooks) = (node.path().join("waiting"), node.path().join("go"), node.path().join("hooks.d"));
+    fs::create_dir(&hooks).unwrap();
+    let script = format!("touch {}; while ! [ -e {} ]; do sleep 0.05; done", waiting.display(), go.display());
+    let hook = serde_json::json!({
+        "version": "1.0.0",
+        "hook": { "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"] },
+        "when": { "always": true },
+        "stages": ["createRuntime"],
+    });
+    fs::write(hooks.join("wait.json"), hook.to_string()).unwrap();
+    node.file("config.toml", &format!("[runtime]\nhooks-dirs = [{:?}]\n", hooks.display().to_string()));
+    node.start_agent();
+    node.load_busybox();
+    let manifest = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  \
+        - {{name: c, image: {:?}, command: [sleep, \"98765\"]}}\n",
+        image::BUSYBOX
+    );
+    node.apply(&manifest).ok();
+    wait_for(SOON, "the hook runs", || if waiting.exists() { Ok(()) } else { Err(node.agent_log()) });
+    node.kill_agent();
+    fs::write(&go, "").unwrap();
+    node.start_agent();
+    node.wait_field("pod/web", "/status/phase", "Running");
+    let directories = fs::read_dir(node.path().join("root/containers")).unwrap().map(|entry| entry.unwrap().path());
+    assert_eq!(directories.filter(|path| path.is_dir()).count(), 1);
+    let title = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    assert_eq!(node.processes().iter().filter(|pid| title(pid).contains("98765")).count(), 1);
+    node.podd(&["delete", "pod", "web", "--wait"]);
 }

@@ -214,6 +214,16 @@ mod tests {
     }
 
     #[test]
+    fn directories_of_devices_and_hooks_are_the_files() {
+        let text = "[runtime]\ncdi-dirs = [\"/a\"]\nhooks-dirs = [\"/b\", \"/c\"]\n";
+        let settings = settings(NodeArgs::default(), toml::from_str(text).unwrap(), "h").unwrap();
+        assert_eq!(settings.cdi_dirs, Some(vec!["/a".into()]));
+        assert_eq!(settings.hooks_dirs, [Path::new("/b"), Path::new("/c")]);
+        let plain = super::settings(NodeArgs::default(), File::default(), "h").unwrap();
+        assert_eq!((plain.cdi_dirs, plain.hooks_dirs), (None, vec![]));
+    }
+
+    #[test]
     fn what_the_file_does_not_know_is_refused() {
         let error = toml::from_str::<File>("rooot = \"/a\"").unwrap_err().to_string();
         assert!(error.contains("rooot"), "{error}");

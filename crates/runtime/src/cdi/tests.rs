@@ -4,6 +4,7 @@ use std::fs;
 
 use podd_cri::v1::CdiDevice;
 use podd_shim::wire::{DeviceKind, MountKind};
+use proptest::prelude::*;
 
 use super::*;
 
@@ -177,4 +178,34 @@ fn a_device_node_that_the_host_lacks_is_said() {
     directories.write("low/gpu.yaml", &text);
     let error = directories.resolve(&["vendor.com/gpu=0"]).expect_err("missing");
     assert!(error.contains("/dev/none-such") && error.contains("gpu.yaml"), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn a_name_that_is_taken_is_whole_in_its_parts(name in "[a-zA0.-]{0,4}/[a-z_.=]{0,4}=[a0:/=]{0,4}") {
+        if let Ok((vendor, class, device)) = spec::split_name(&name) {
+            prop_assert_eq!(&format!("{vendor}/{class}={device}"), &name);
+            prop_assert!(vendor.starts_with(|c: char| c.is_ascii_alphabetic()));
+            prop_assert!(!device.contains(['/', '=']));
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_or_read_and_never_more(at in 0..GPU.len(), length in 0..40usize, patch in ".{0,6}") {
+        let end = (at + length).min(GPU.len());
+        let text = format!("{}{patch}{}", &GPU[..at], &GPU[end..]);
+        if let Ok(spec) = spec::parse(Path::new("x.yaml"), text.as_bytes()) {
+            // What was taken keeps its promises.
+            for device in &spec.devices {
+                let name = format!("{}={}", spec.kind, device.name);
+                prop_assert!(spec::split_name(&name).is_ok(), "{}", name);
+                let mut edits = Edits::default();
+                if device.edits.apply(&mut edits).is_ok() {
+                    prop_assert!(edits.mounts.iter().all(|mount| mount.destination.is_absolute()));
+                    prop_assert!(edits.devices.iter().all(|device| device.path.is_absolute()));
+                    prop_assert!(edits.env.iter().all(|variable| variable.contains('=')));
+                }
+            }
+        }
+    }
 }

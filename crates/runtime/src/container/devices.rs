@@ -110,6 +110,27 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_of_devices_comes_whole_under_its_new_name() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(directory.path().join("deep")).expect("a directory");
+        std::fs::write(directory.path().join("file"), "").expect("a file");
+        let mode = rustix::fs::Mode::from_raw_mode(0o640);
+        let block = rustix::fs::FileType::BlockDevice;
+        for (name, number) in [("one", rustix::fs::makedev(7, 1)), ("deep/two", rustix::fs::makedev(7, 2))] {
+            let path = directory.path().join(name);
+            rustix::fs::mknodat(rustix::fs::CWD, &path, block, mode, number).expect("a node");
+        }
+        let host = directory.path().to_str().expect("a plain path");
+        let (mut nodes, rules) = resolve(&[device(host, "/dev/mine", "rw")]).expect("resolve");
+        nodes.sort_by(|a, b| a.path.cmp(&b.path));
+        let seen: Vec<_> =
+            nodes.iter().map(|node| (node.path.to_str().expect("plain"), node.minor, node.mode)).collect();
+        assert_eq!(seen, [("/dev/mine/deep/two", 2, 0o640), ("/dev/mine/one", 1, 0o640)]);
+        assert!(rules.iter().all(|rule| rule.kind == DeviceKind::Block && rule.write && !rule.mknod), "{rules:?}");
+        assert_eq!(rules.len(), 2);
+    }
+
+    #[test]
     fn what_is_not_a_device_is_refused() {
         for (device, text) in [
             (device("/etc/passwd", "/dev/x", "rwm"), "/etc/passwd is not a device"),
