@@ -1,6 +1,5 @@
 #!/bin/busybox sh
-# The guest's first process. Makes the machine that the jobs expect, runs them one after the other, tells how each
-# ended on the second serial line, and switches off.
+# The guest's first process. Makes the machine that the jobs expect, and hands over to jobs.sh.
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/root RUST_BACKTRACE=1 TMPDIR=/tmp
 mount -t proc proc /proc
@@ -18,19 +17,11 @@ for directory in /tmp /var /run; do mount -t tmpfs tmpfs $directory; done
 mkdir -p /var/lib /var/log
 ip link set lo up
 stty -F /dev/ttyS1 -onlcr
-exec > /dev/ttyS1 2>&1 < /dev/null
 # The file system that the kernel unpacked cannot be pivoted away from; one mounted over it can.
 mkdir /run/root
 mount --rbind / /run/root
 cd /run/root
 mount --move . /
-exec chroot . /bin/sh -c '
-    cd /
-    for job in /jobs/*; do
-        name=${job##*/}
-        echo "@guest begin $name"
-        timeout -s KILL 90 sh "$job"
-        echo "@guest end $name $?"
-    done
-    reboot -f
-'
+# Where systemd is, it becomes the first process, and runs the jobs as a service of its own.
+[ -x lib/systemd/systemd ] && exec chroot . /lib/systemd/systemd --unit=jobs.service
+exec chroot . /bin/sh /jobs.sh

@@ -46,6 +46,7 @@ impl Guest {
         }
         files.file(BUSYBOX, 0o755, &fs::read(BUSYBOX).context("read busybox")?);
         files.file("/init", 0o755, include_bytes!("init.sh"));
+        files.file("/jobs.sh", 0o755, include_bytes!("jobs.sh"));
         files.file("/etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n");
         files.file("/etc/group", 0o644, b"root:x:0:\n");
         Ok(Guest { files, jobs: 0, modules: Vec::new() })
@@ -53,6 +54,17 @@ impl Guest {
 
     pub(crate) fn files(&mut self) -> &mut Initramfs {
         &mut self.files
+    }
+
+    /// Makes the machine's systemd the guest's first process.
+    pub(crate) fn systemd(&mut self) -> Result<()> {
+        for program in ["/lib/systemd/systemd", "/bin/systemctl"] {
+            ensure!(Path::new(program).exists(), "{program} is missing: apt-get install systemd");
+            self.files.program(Path::new(program), program)?;
+        }
+        self.files.file("/etc/systemd/system/jobs.service", 0o644, include_bytes!("jobs.service"));
+        self.files.file("/etc/os-release", 0o644, b"ID=guest\n");
+        Ok(())
     }
 
     /// A kernel module, if the kernel has it not built in.

@@ -87,6 +87,17 @@ fn a_container_over_its_memory_limit_is_told_as_oomkilled_and_its_sibling_lives(
     Ok(())
 }
 
+#[test]
+fn pods_are_slices_and_scopes_of_a_systemd() -> Result<()> {
+    let mut guest = Guest::new()?;
+    guest.systemd()?;
+    MODULES.iter().for_each(|name| guest.module(name));
+    let program = programs::black_box("systemd")?;
+    guest.files().program(&program.path, "/tests/systemd")?;
+    guest.job("systemd", "/tests/systemd --include-ignored --test-threads 1");
+    check(&guest.run()?)
+}
+
 /// Every job has passed and ran something.
 fn check(outcomes: &[Outcome]) -> Result<()> {
     for Outcome { name, status, output } in outcomes {

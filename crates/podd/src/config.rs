@@ -63,6 +63,15 @@ pub(crate) struct TlsFile {
     pub(crate) insecure_skip_verify: bool,
 }
 
+/// Who makes the groups of `podd cri`'s pods.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CgroupDriver {
+    #[default]
+    Cgroupfs,
+    Systemd,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct ImagesFile {
@@ -73,6 +82,7 @@ struct ImagesFile {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct RuntimeFile {
+    cgroup_driver: CgroupDriver,
     /// Where CDI files lie, of rising priority.
     cdi_dirs: Option<Vec<PathBuf>>,
     /// Where files lie that give containers OCI hooks, of rising priority.
@@ -101,6 +111,7 @@ pub(crate) struct Settings {
     pub(crate) pinned_images: Vec<String>,
     pub(crate) cdi_dirs: Option<Vec<PathBuf>>,
     pub(crate) hooks_dirs: Vec<PathBuf>,
+    pub(crate) cgroup_driver: CgroupDriver,
 }
 
 impl Settings {
@@ -177,6 +188,7 @@ fn settings(args: NodeArgs, file: File, host_name: &str) -> anyhow::Result<Setti
         pinned_images: file.images.pinned,
         cdi_dirs: file.runtime.cdi_dirs,
         hooks_dirs: file.runtime.hooks_dirs,
+        cgroup_driver: file.runtime.cgroup_driver,
         instance,
     })
 }

@@ -16,6 +16,8 @@ pub struct Config {
     /// The control group, from the top of each hierarchy, that holds the shims (`shims`) and the sandboxes whose caller
     /// names no `cgroup_parent`.
     pub cgroup_root: PathBuf,
+    /// Who makes the groups of pods and containers.
+    pub cgroup_driver: CgroupDriver,
     /// The pods' network.
     pub network: podd_net::Config,
     /// How images are pulled and kept.
@@ -30,6 +32,16 @@ pub struct Config {
     pub boot_id: String,
 }
 
+/// Who makes the groups of pods and containers; a kubelet asks for it and must agree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CgroupDriver {
+    /// podd, with files alone; v1 and v2.
+    #[default]
+    Cgroupfs,
+    /// systemd, as slices and scopes; v2 only.
+    Systemd,
+}
+
 impl Config {
     /// The usual setup of an instance.
     ///
@@ -42,6 +54,7 @@ impl Config {
             root: root.to_owned(),
             run: run.to_owned(),
             cgroup_root: PathBuf::from("/").join(instance),
+            cgroup_driver: CgroupDriver::Cgroupfs,
             network: crate::network::config(instance, root, &boot_id),
             images: podd_image::Config::default(),
             log_limits: LogLimits::default(),

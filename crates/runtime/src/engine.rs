@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
+use crate::config::{CgroupDriver, Config};
 use crate::error::{Context, CriError, Result};
 use crate::events::Events;
 use crate::network;
@@ -26,6 +26,7 @@ use crate::shim::Launcher;
 use crate::stats::layers::Layers;
 use crate::stats::rates::Rates;
 use crate::streams::Streamed;
+use crate::systemd::Systemd;
 use crate::warnings::Warnings;
 
 /// A CRI runtime. Dropping it stops nothing: shims and containers go on, and the next one that is opened on the same
@@ -47,6 +48,7 @@ pub(crate) struct Engine {
     pub(crate) cgroups: Hierarchy,
     pub(crate) shim_group: Group,
     pub(crate) launcher: Launcher,
+    pub(crate) systemd: Systemd,
     pub(crate) events: Events,
     pub(crate) layers: Layers,
     pub(crate) rates: Rates,
@@ -141,6 +143,9 @@ impl Engine {
         let containers = Records::open(paths.containers(), syncer).context(|| "open the records")?;
         let images = Store::open(paths.images(), config.images.clone()).context(|| "open the image store")?;
         let cgroups = Hierarchy::detect("/").context(|| "find the cgroup hierarchy")?;
+        if config.cgroup_driver == CgroupDriver::Systemd && cgroups.version() != podd_cgroup::Version::V2 {
+            return Err(CriError::Unsupported("the cgroup driver systemd needs cgroup v2 alone".to_owned()));
+        }
         let shim_group = cgroups.group(config.cgroup_root.join("shims")).context(|| "name the shims' cgroup")?;
         shim_group.create(&Default::default()).context(|| "make the shims' cgroup")?;
         Ok(Self {
@@ -152,6 +157,7 @@ impl Engine {
             cgroups,
             shim_group,
             launcher: Launcher::open(paths.shims(), config.boot_id.clone())?,
+            systemd: Systemd::default(),
             events: Events::default(),
             layers: Layers::default(),
             rates: Rates::default(),

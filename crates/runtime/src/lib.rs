@@ -34,6 +34,7 @@ mod recovery;
 mod registry;
 mod request;
 mod sandbox;
+mod scope;
 mod seccomp;
 mod service;
 mod shim;
@@ -41,8 +42,9 @@ mod signals;
 mod stats;
 mod status;
 mod streams;
+mod systemd;
 mod warnings;
 
-pub use config::{Config, LogLimits};
+pub use config::{CgroupDriver, Config, LogLimits};
 pub use engine::Runtime;
 pub use error::{CriError, Result};

@@ -4,4 +4,4 @@ mod client;
 pub(crate) mod launch;
 
 pub(crate) use client::{Client, unexpected};
-pub(crate) use launch::{Launched, Launcher};
+pub(crate) use launch::{Holder, Launched, Launcher};

@@ -58,9 +58,11 @@ impl Engine {
     }
 
     pub(crate) fn runtime_config(&self) -> RuntimeConfigResponse {
-        RuntimeConfigResponse {
-            linux: Some(LinuxRuntimeConfiguration { cgroup_driver: CgroupDriver::Cgroupfs as i32 }),
-        }
+        let driver = match self.config.cgroup_driver {
+            crate::CgroupDriver::Cgroupfs => CgroupDriver::Cgroupfs,
+            crate::CgroupDriver::Systemd => CgroupDriver::Systemd,
+        };
+        RuntimeConfigResponse { linux: Some(LinuxRuntimeConfiguration { cgroup_driver: driver as i32 }) }
     }
 
     fn describe(&self) -> BTreeMap<String, String> {

@@ -30,9 +30,10 @@ mod server;
 mod session;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
-use podd_shim::wire::LISTENER_FD;
+use podd_shim::wire::{HOLDER, LISTENER_FD};
 use rustix::process::{DumpableBehavior, Signal, getpid, set_child_subreaper, set_dumpable_behavior};
 
 /// What would end the shim or mean nothing to it: read and dropped. A shim ends when it is told, or by SIGKILL.
@@ -60,6 +61,9 @@ fn run() -> io::Result<()> {
     let listener = podd_sys::exec::adopt(LISTENER_FD)?;
     // The descriptor that it was executed from comes next; nothing else is open.
     podd_sys::exec::close_from(LISTENER_FD + 1)?;
+    if std::env::args_os().next().is_some_and(|name| name == HOLDER) {
+        return hold(&listener);
+    }
     // Its name is that of the descriptor otherwise.
     rustix::thread::set_name(c"podd-shim")?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
@@ -68,4 +72,15 @@ fn run() -> io::Result<()> {
     signals.extend(UNHEEDED.map(Signal::as_raw));
     let signals = podd_sys::signal::descriptor(&signals)?;
     server::Server::new(listener, signals)?.run()
+}
+
+/// Waits for the end of a pipe that nobody writes to.
+fn hold(rope: &OwnedFd) -> io::Result<()> {
+    loop {
+        match rustix::io::read(rope, &mut [0; 16]) {
+            Ok(0) => return Ok(()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }

@@ -36,5 +36,8 @@ pub const VERSION: u32 = 1;
 /// The oldest version this build still speaks.
 pub const OLDEST: u32 = 1;
 
+/// What the binary is called when it is only to hold a control group until the descriptor in the listener's place ends.
+pub const HOLDER: &str = "podd-holder";
+
 /// The descriptor number at which a shim finds its listening socket when it starts.
 pub const LISTENER_FD: i32 = 3;

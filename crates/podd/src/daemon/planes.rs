@@ -10,7 +10,7 @@ use podd_cri::{ImageService, RuntimeService};
 use podd_runtime::{LogLimits, Runtime};
 
 use super::routes;
-use crate::config::{DEFAULT_SUBNET, Settings, TlsFile};
+use crate::config::{CgroupDriver, DEFAULT_SUBNET, Settings, TlsFile};
 
 /// A container's log is rotated at this size (the kubelet's `containerLogMaxSize`).
 const LOG_SIZE: u64 = 10 << 20;
@@ -34,7 +34,8 @@ pub(super) struct RuntimePlane {
 impl RuntimePlane {
     /// A runtime in this process.
     pub(super) async fn embedded(settings: &Settings) -> anyhow::Result<Self> {
-        let runtime = runtime(settings).await?;
+        // The agent makes its pods' groups by itself, with files.
+        let runtime = runtime(&Settings { cgroup_driver: CgroupDriver::Cgroupfs, ..settings.clone() }).await?;
         Ok(Self {
             routes: routes::images(runtime.clone()),
             runtime: runtime.clone(),
@@ -64,6 +65,10 @@ pub(super) async fn runtime(settings: &Settings) -> anyhow::Result<Arc<Runtime>>
     let mut config =
         podd_runtime::Config::new(&settings.instance, &settings.root, &settings.run).context("read the boot's id")?;
     config.cgroup_root = Path::new(&settings.cgroup_root).join(&settings.instance);
+    config.cgroup_driver = match settings.cgroup_driver {
+        CgroupDriver::Cgroupfs => podd_runtime::CgroupDriver::Cgroupfs,
+        CgroupDriver::Systemd => podd_runtime::CgroupDriver::Systemd,
+    };
     config.network.bridge = settings.bridge.clone();
     let subnet = settings.subnet.parse().with_context(|| format!("network.subnet {:?}", settings.subnet))?;
     config.network.subnets = vec![subnet];

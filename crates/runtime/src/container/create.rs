@@ -143,6 +143,19 @@ impl Engine {
         plan: Plan,
         limits: Limits,
     ) -> Result<Created> {
+        let held = self.hold_scope(&container.meta.cgroup, &limits).await?;
+        let made = self.make_in_group(container, shim, plan, limits).await;
+        held.release().await;
+        made
+    }
+
+    async fn make_in_group(
+        self: &Arc<Self>,
+        container: &Container,
+        shim: &Shim,
+        plan: Plan,
+        limits: Limits,
+    ) -> Result<Created> {
         let Plan { spec, sources, meta, .. } = plan;
         let group = self.cgroups.group(&container.meta.cgroup).context(|| "name the container's cgroup")?;
         let paths = self.paths.container(container.id());

@@ -24,6 +24,7 @@ use crate::paths::{ContainerPaths, SandboxPaths};
 use crate::records::{ContainerMeta, ImageNames, NamespaceMode, Owner, Resources, SandboxMeta};
 use crate::seccomp::Profile;
 use crate::signals;
+use crate::systemd::leaf;
 
 pub(crate) use mounts::Source;
 pub(crate) use security::seccomp_file;
@@ -100,7 +101,7 @@ pub(crate) fn plan(context: Context<'_>, config: &ContainerConfig) -> Result<Pla
         log_path: log.clone(),
         stop_signal: stop_signal(config.stop_signal, image.stop_signal().as_deref())?,
         own_pid_namespace: namespaces.pid == PidNamespace::Private,
-        cgroup: context.sandbox.cgroup_parent.join(context.id),
+        cgroup: leaf(&context.sandbox.cgroup_parent, context.id),
         layers: std::iter::once(context.image).chain(volumes).flat_map(|image| image.layers.clone()).collect(),
         tty: config.tty,
         stdin: config.stdin,

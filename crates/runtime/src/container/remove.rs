@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use podd_cgroup::Group;
 use podd_cri::v1::ContainerEventType;
 use podd_shim::wire::Request;
 
@@ -52,6 +53,15 @@ impl Engine {
         }
     }
 
+    /// Kills what is left in a container's group, and removes the group.
+    async fn remove_group(&self, container: &Container, group: Group) -> Result<()> {
+        let what = || "remove the container's cgroup";
+        let killed = group.clone();
+        blocking(move || killed.kill()).await.context(what)?;
+        self.stop_unit(&container.meta.cgroup).await?;
+        blocking(move || group.remove(GROUP_PATIENCE)).await.context(what)
+    }
+
     /// Undoes whatever there is of a container, and forgets it. Safe at any point of its life and any number of times.
     pub(crate) async fn clear_container(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
         let id = container.id();
@@ -62,12 +72,12 @@ impl Engine {
             return Err(error);
         }
         let group = self.cgroups.group(&container.meta.cgroup).context(|| "name the container's cgroup")?;
-        let killed = blocking(move || group.kill().and_then(|()| group.remove(GROUP_PATIENCE))).await;
+        let killed = self.remove_group(container, group).await;
         self.run_poststop(container).await;
         let directory = self.paths.container(id).directory;
         let removed =
             blocking(move || remove_directory(&directory).context(|| format!("remove {}", directory.display()))).await;
-        killed.context(|| "remove the container's cgroup")?;
+        killed?;
         removed?;
         container.forget_record().context(|| format!("remove the record of container {id}"))?;
         self.registry.drop_container(container);

@@ -27,7 +27,11 @@ impl Engine {
         let present = status.resources;
         let wanted = limits::limits(&Resources::from(&update));
         let (before, undo) = (present.clone(), limits::limits(&present));
-        blocking(move || {
+        // systemd first: it rounds, and the files have the last word.
+        let unit = &container.meta.cgroup;
+        self.update_scope(unit, &wanted).await?;
+        let was = undo.clone();
+        let updated = blocking(move || {
             group.update(&wanted).map_err(|error| {
                 // All or nothing: back to what stood before.
                 if let Err(error) = group.update(&undo) {
@@ -36,7 +40,13 @@ impl Engine {
                 refused_limit(error)
             })
         })
-        .await?;
+        .await;
+        if let Err(error) = updated {
+            if let Err(error) = self.update_scope(unit, &was).await {
+                tracing::warn!(error = error.chain(), "restore systemd's limits after a refused update");
+            }
+            return Err(error);
+        }
         container.change(|status| status.resources = limits::merged(&present, &update))?;
         tracing::info!(container = container.id(), "container resources updated");
         Ok(())

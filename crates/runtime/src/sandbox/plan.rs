@@ -7,9 +7,11 @@ use std::path::{Component, Path, PathBuf};
 
 use podd_cri::v1::{DnsConfig, NamespaceMode as Mode, PodSandboxConfig, Protocol};
 
+use crate::config::CgroupDriver;
 use crate::error::{CriError, Result};
 use crate::records::{NamespaceMode, Namespaces, Owner, PortMeta, SandboxMeta};
 use crate::request::check_sandbox;
+use crate::systemd::{own_slice, slice_path};
 
 /// The one runtime handler; the empty name means it too.
 pub(crate) const HANDLER: &str = "podd";
@@ -23,6 +25,7 @@ pub(crate) struct Context<'a> {
     pub(crate) now: i64,
     /// The group that sandboxes without a `cgroup_parent` are put in.
     pub(crate) cgroup_root: &'a Path,
+    pub(crate) cgroup_driver: CgroupDriver,
 }
 
 /// Decides on a sandbox. Everything podd cannot honour is refused here, by its name.
@@ -41,9 +44,11 @@ pub(crate) fn plan(context: &Context<'_>, config: &PodSandboxConfig, handler: &s
         return Err(CriError::invalid("run_as_group of a sandbox needs run_as_user"));
     }
     let hostname = hostname(&config.hostname, &namespaces)?;
-    let (cgroup_parent, owns_cgroup) = match linux.cgroup_parent.as_str() {
-        "" => (context.cgroup_root.join(context.id), true),
-        parent => (cgroup_path(parent)?, false),
+    let (cgroup_parent, owns_cgroup) = match (linux.cgroup_parent.as_str(), context.cgroup_driver) {
+        ("", CgroupDriver::Cgroupfs) => (context.cgroup_root.join(context.id), true),
+        ("", CgroupDriver::Systemd) => (slice_path(&own_slice(context.cgroup_root, context.id))?, true),
+        (parent, CgroupDriver::Cgroupfs) => (cgroup_path(parent)?, false),
+        (parent, CgroupDriver::Systemd) => (slice_path(parent)?, false),
     };
     Ok(SandboxMeta {
         id: context.id.to_owned(),

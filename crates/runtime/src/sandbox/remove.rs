@@ -44,6 +44,12 @@ impl Engine {
         for container in self.registry.containers_in(sandbox.id()) {
             self.remove_whole_container(&container).await?;
         }
+        if sandbox.meta.namespaces.pid == NamespaceMode::Pod {
+            self.stop_unit(&super::run::init_path(&sandbox.meta)).await?;
+        }
+        if sandbox.meta.owns_cgroup {
+            self.stop_unit(&sandbox.meta.cgroup_parent).await?;
+        }
         let (engine, cleared) = (Arc::clone(self), Arc::clone(sandbox));
         blocking(move || engine.remove_what_is_left(&cleared)).await?;
         sandbox.forget_record().context(|| format!("remove the record of sandbox {}", sandbox.id()))?;

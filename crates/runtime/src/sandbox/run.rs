@@ -19,6 +19,7 @@ use crate::error::{Context, CriError, Result};
 use crate::network;
 use crate::records::{NamespaceMode, PodResources, Resources, SandboxMeta, SandboxStage, SandboxStatus};
 use crate::shim::{Client, Launched, unexpected};
+use crate::systemd::leaf;
 
 /// `oom_score_adj` of a shim: it goes after the containers and before the agent.
 const SHIM_OOM_SCORE_ADJ: i32 = -998;
@@ -49,7 +50,12 @@ impl Engine {
     /// Plans the sandbox, takes its name and writes its record; nothing else has happened then.
     fn record_sandbox(&self, config: &PodSandboxConfig, handler: &str) -> Result<Arc<Sandbox>> {
         let id = new_id();
-        let context = plan::Context { id: &id, now: now(), cgroup_root: &self.config.cgroup_root };
+        let context = plan::Context {
+            id: &id,
+            now: now(),
+            cgroup_root: &self.config.cgroup_root,
+            cgroup_driver: self.config.cgroup_driver,
+        };
         let meta = plan::plan(&context, config, handler)?;
         let name = self.registry.reserve_sandbox(&meta.owner, &id)?;
         let linux = config.linux.as_ref();
@@ -110,6 +116,22 @@ impl Engine {
         resolv_conf: String,
         namespaces: oneshot::Receiver<Vec<(NamespaceKind, OwnedFd)>>,
     ) -> Result<()> {
+        self.ensure_slice(&sandbox.meta.cgroup_parent).await?;
+        if sandbox.meta.namespaces.pid != NamespaceMode::Pod {
+            return self.set_up_shim(sandbox, resolv_conf, namespaces).await;
+        }
+        let held = self.hold_scope(&init_path(&sandbox.meta), &Default::default()).await?;
+        let outcome = self.set_up_shim(sandbox, resolv_conf, namespaces).await;
+        held.release().await;
+        outcome
+    }
+
+    async fn set_up_shim(
+        self: &Arc<Self>,
+        sandbox: &Arc<Sandbox>,
+        resolv_conf: String,
+        namespaces: oneshot::Receiver<Vec<(NamespaceKind, OwnedFd)>>,
+    ) -> Result<()> {
         let (engine, planned) = (Arc::clone(self), Arc::clone(sandbox));
         let (launched, init_cgroup_join) = blocking(move || engine.launch(&planned, &resolv_conf)).await?;
         let shim = self.connect(sandbox, launched).await?;
@@ -160,8 +182,7 @@ impl Engine {
 
     /// The group of the init of a shared pid namespace.
     pub(super) fn init_group(&self, meta: &SandboxMeta) -> Result<podd_cgroup::Group> {
-        let path = meta.cgroup_parent.join(format!("init-{}", meta.id));
-        self.cgroups.group(path).context(|| "name the cgroup of the sandbox's init")
+        self.cgroups.group(init_path(meta)).context(|| "name the cgroup of the sandbox's init")
     }
 
     /// Says hello and follows the shim from now on.
@@ -198,4 +219,9 @@ fn listed(made: PodNamespaces) -> Vec<(NamespaceKind, OwnedFd)> {
         .into_iter()
         .filter_map(|(kind, fd)| Some((kind, fd?)))
         .collect()
+}
+
+/// Where the init of a shared pid namespace is put.
+pub(super) fn init_path(meta: &SandboxMeta) -> PathBuf {
+    leaf(&meta.cgroup_parent, &format!("init-{}", meta.id))
 }

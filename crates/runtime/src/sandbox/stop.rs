@@ -119,7 +119,7 @@ impl Engine {
         for container in self.registry.containers_in(sandbox.id()) {
             note(self.kill_now(&container.meta.cgroup));
         }
-        note(self.kill_now(&meta.cgroup_parent.join(format!("init-{}", meta.id))));
+        note(self.kill_now(&super::run::init_path(meta)));
         note(network::detach(&self.network, meta));
         note(files::unmount_shm(&self.paths.sandbox(sandbox.id()).shm()));
         note(self.launcher.forget(sandbox.id()).map_err(|error| CriError::internal("forget the shim", error)));

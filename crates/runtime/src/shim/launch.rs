@@ -11,9 +11,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use podd_shim::wire::LISTENER_FD;
+use podd_shim::wire::{HOLDER, LISTENER_FD};
 use podd_sys::spawn::{Program, Spawn, spawn};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 use serde::{Deserialize, Serialize};
@@ -28,12 +29,19 @@ const BINARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/podd-shim"));
 const NAME: &str = "podd-shim";
 
 /// Starts shims and knows where they lie.
+#[derive(Clone)]
 pub(crate) struct Launcher {
-    binary: OwnedFd,
+    binary: Arc<OwnedFd>,
     directory: PathBuf,
     /// The directory, opened: a socket's path must fit 108 bytes, and one through /proc/self/fd always does.
-    handle: File,
+    handle: Arc<File>,
     boot_id: String,
+}
+
+/// A process that does nothing until this value goes, or this process ends.
+pub(crate) struct Holder {
+    pub(crate) process: Process,
+    _rope: OwnedFd,
 }
 
 /// A shim that was started or found, and the socket to it.
@@ -62,7 +70,22 @@ impl Launcher {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).context(what)?;
         let handle = File::open(&directory).context(what)?;
         let binary = podd_sys::memfd::sealed_executable(NAME, BINARY).context(|| "keep the shim's binary in memory")?;
-        Ok(Self { binary, directory, handle, boot_id })
+        Ok(Self { binary: Arc::new(binary), directory, handle: Arc::new(handle), boot_id })
+    }
+
+    /// Starts a process that does nothing.
+    pub(crate) fn hold(&self) -> Result<Holder> {
+        let what = || "start the holder of a scope".to_owned();
+        let (end, rope) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context(what)?;
+        let spawned = spawn(&Spawn {
+            program: Program::Fd(self.binary.as_fd()),
+            args: &[CString::new(HOLDER).expect("a constant without NUL")],
+            env: &[],
+            fds: &[(LISTENER_FD, end.as_fd())],
+            new_session: true,
+        })
+        .context(what)?;
+        Ok(Holder { process: Process { pid: spawned.pid, pidfd: spawned.pidfd }, _rope: rope })
     }
 
     /// Starts the shim of a sandbox. Blocking, about a quarter of a millisecond.

@@ -25,7 +25,11 @@ fn config(
 }
 
 fn planned(config: &PodSandboxConfig) -> Result<SandboxMeta> {
-    plan(&Context { id: "abc", now: 7, cgroup_root: Path::new("podd") }, config, "")
+    plan(
+        &Context { id: "abc", now: 7, cgroup_root: Path::new("podd"), cgroup_driver: CgroupDriver::Cgroupfs },
+        config,
+        "",
+    )
 }
 
 #[test]
@@ -114,7 +118,11 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         let error = planned(&config).expect_err(text).to_string();
         assert!(error.contains(text), "{error:?} should mention {text:?}");
     }
-    let error = plan(&Context { id: "a", now: 0, cgroup_root: Path::new("p") }, &config(|_, _, _| {}), "kata");
+    let error = plan(
+        &Context { id: "a", now: 0, cgroup_root: Path::new("p"), cgroup_driver: CgroupDriver::Cgroupfs },
+        &config(|_, _, _| {}),
+        "kata",
+    );
     assert!(error.expect_err("refused").to_string().contains("kata"));
 }
 
@@ -153,4 +161,16 @@ fn resolv_conf_is_the_callers_or_else_the_hosts() {
 fn hosts_names_the_pod_by_each_address() {
     let text = hosts("web", &["10.85.0.2".parse().expect("an address")]);
     assert!(text.starts_with("127.0.0.1\tlocalhost\n") && text.ends_with("10.85.0.2\tweb\n"), "{text}");
+}
+
+#[test]
+fn with_systemd_a_pods_group_is_a_slice() {
+    let context = Context { id: "abc", now: 7, cgroup_root: Path::new("/podd"), cgroup_driver: CgroupDriver::Systemd };
+    let planned = |parent: &str| plan(&context, &config(|_, linux, _| linux.cgroup_parent = parent.into()), "");
+    let kubelets = planned("kubepods-besteffort-pod1.slice").expect("a slice");
+    let path = "kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod1.slice";
+    assert_eq!((kubelets.cgroup_parent, kubelets.owns_cgroup), (PathBuf::from(path), false));
+    let own = planned("").expect("one of our own");
+    assert_eq!((own.cgroup_parent, own.owns_cgroup), (PathBuf::from("podd.slice/podd-podabc.slice"), true));
+    assert!(planned("/kubepods/besteffort/pod1").is_err());
 }
