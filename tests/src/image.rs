@@ -32,16 +32,36 @@ pub fn busybox(directory: &Path) -> PathBuf {
 /// # Panics
 /// When busybox-static is not installed.
 pub fn archive(directory: &Path, name: &str, config: serde_json::Value) -> PathBuf {
-    let layer = layer();
+    stack(directory, name, config, &[layer()])
+}
+
+/// An archive of an image that holds these files, name and content, each in a layer of its own, the first one lowest.
+pub fn of_files(directory: &Path, name: &str, files: &[(&str, &str)]) -> PathBuf {
+    let layers: Vec<Vec<u8>> = files
+        .iter()
+        .map(|(name, content)| {
+            let mut tar = tar::Builder::new(Vec::new());
+            add(&mut tar, name, 0o644, content.as_bytes());
+            tar.into_inner().expect("in memory")
+        })
+        .collect();
+    stack(directory, name, json!({}), &layers)
+}
+
+fn stack(directory: &Path, name: &str, config: serde_json::Value, layers: &[Vec<u8>]) -> PathBuf {
+    let diff_ids: Vec<String> = layers.iter().map(|layer| format!("sha256:{}", hex(layer))).collect();
     let configuration = json!({
         "architecture": architecture(), "os": "linux", "config": config,
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", hex(&layer))]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
     });
     let configuration = serde_json::to_vec(&configuration).expect("JSON");
     let config_name = format!("{}.json", hex(&configuration));
-    let manifest = json!([{"Config": config_name, "RepoTags": [name], "Layers": ["layer.tar"]}]);
+    let names: Vec<String> = (0..layers.len()).map(|number| format!("layer{number}.tar")).collect();
+    let manifest = json!([{"Config": config_name, "RepoTags": [name], "Layers": names}]);
     let mut tar = tar::Builder::new(Vec::new());
-    add(&mut tar, "layer.tar", 0o644, &layer);
+    for (name, layer) in names.iter().zip(layers) {
+        add(&mut tar, name, 0o644, layer);
+    }
     add(&mut tar, &config_name, 0o644, &configuration);
     add(&mut tar, "manifest.json", 0o644, &serde_json::to_vec(&manifest).expect("JSON"));
     let path = directory.join(format!("{}.tar", name.replace(['/', ':'], "_")));

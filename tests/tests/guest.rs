@@ -55,6 +55,10 @@ fn the_runtime_runs_pods_on_cgroup_v2_alone() -> Result<()> {
     let program = programs::black_box("runtime")?;
     guest.files().program(&program.path, "/tests/runtime")?;
     guest.job("runtime", "/tests/runtime --test-threads 1");
+    let program = programs::black_box("injected")?;
+    guest.files().program(&program.path, "/tests/injected")?;
+    // The one that is left out is about the agent, and about no group.
+    guest.job("injected", "/tests/injected --test-threads 1 --skip a_crash_in");
     check(&guest.run()?)
 }
 

@@ -86,14 +86,27 @@ fn an_image_volume_outlives_its_image_and_a_restart() {
         assert_eq!((image.image.as_str(), image.image_ref.as_str()), (busybox, shown.image_id.as_str()));
         assert_eq!((image.user_specified_image.as_str(), shown.mounts[1].image_sub_path.as_str()), ("mine", "bin"));
 
+        // An image that is nothing but a volume, of two layers.
+        let files = [("data/low", "low\n"), ("data/high", "high\n")];
+        let archive = image::of_files(bench.directory.path(), "localhost/data:1", &files);
+        runtime.images().load(fs::File::open(archive).unwrap()).await.unwrap();
+        let config = ContainerConfig { mounts: vec![volume("localhost/data:1", "data")], ..container("d", SLEEP) };
+        let data = create(&*runtime, &sandbox, &pod, config).await;
+        start(&*runtime, &data).await;
         runtime.close().await;
         drop(runtime);
         let runtime = bench.open().await;
-        let spec = Some(ImageSpec { image: busybox.into(), ..Default::default() });
-        runtime.remove_image(Request::new(RemoveImageRequest { image: spec })).await.unwrap();
-        assert_eq!(output(&runtime, &id, "/volume/bin/echo runs; ls /sub/busybox").await, "runs\n/sub/busybox\n");
         let layers = || fs::read_dir(bench.path("root/images/layers")).unwrap().count();
-        assert!(layers() > 0);
+        let all = layers();
+        for name in [busybox, "localhost/data:1"] {
+            let spec = Some(ImageSpec { image: name.into(), ..Default::default() });
+            runtime.remove_image(Request::new(RemoveImageRequest { image: spec })).await.unwrap();
+        }
+        assert_eq!((layers(), all), (3, 3), "they are in use");
+        assert_eq!(output(&runtime, &id, "/volume/bin/echo runs; ls /sub/busybox").await, "runs\n/sub/busybox\n");
+        assert_eq!(output(&runtime, &data, "cat /volume/low /volume/high").await, "low\nhigh\n");
+        remove(&runtime, &data).await;
+        assert_eq!(layers(), 1, "a volume's go with their last user, too");
         remove_sandbox(&*runtime, &sandbox).await;
         assert_eq!(layers(), 0, "the last user takes them along");
     });
@@ -304,6 +317,9 @@ fn hooks_run_in_the_order_of_the_life_of_a_container() {
         assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
         let runtime = bench.open_with(|config| config.hooks_dirs = vec![bench.path("hooks.d")]).await;
         exited(&*runtime, &id).await;
+        wait_for(SOON, "poststop at the end, not at the removal", || {
+            if so_far().ends_with("poststop stopped\n") { Ok(()) } else { Err(so_far()) }
+        });
         remove(&runtime, &id).await;
         assert_eq!(so_far(), format!("{made}poststart running\npoststop stopped\n"));
 
