@@ -24,6 +24,8 @@ mod engine;
 mod error;
 mod events;
 mod exec;
+#[cfg(test)]
+mod fuzz;
 mod hooks;
 mod images;
 mod metrics;

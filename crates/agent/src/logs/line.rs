@@ -106,4 +106,20 @@ mod tests {
         let at = Record::parse(line).and_then(|record| record.timestamp()).expect("a time");
         assert_eq!(at.to_string(), "2026-01-02T01:04:05Z");
     }
+
+    /// Any line is a record or refused; a record written again is the line, but for tags that nobody knows.
+    #[test]
+    fn any_line_is_a_record_or_refused() {
+        podd_fuzz::run("log_reader", |input| {
+            for line in input.split(|byte| *byte == b'\n') {
+                let Some(record) = Record::parse(line) else { continue };
+                let stream = if record.stream == Stream::Stdout { "stdout" } else { "stderr" };
+                let tag = if record.partial { "P" } else { "F" };
+                let again = [record.time.as_bytes(), stream.as_bytes(), tag.as_bytes(), record.content].join(&b' ');
+                assert_eq!(Record::parse(&again), Some(record));
+                assert!(line.ends_with(record.content) && line.starts_with(record.time.as_bytes()));
+                let _any_time_or_none = record.timestamp();
+            }
+        });
+    }
 }

@@ -363,4 +363,6 @@ impl From<&tonic::Status> for Failure {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -114,4 +114,6 @@ async fn copy(
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -32,7 +32,7 @@ pub(super) fn at_creation(resources: &Resources, devices: Vec<DeviceRule>, privi
 }
 
 /// The limits that resources ask for; what they leave open stays as it is.
-pub(super) fn limits(resources: &Resources) -> Limits {
+pub(crate) fn limits(resources: &Resources) -> Limits {
     let some = |number: i64| (number != 0).then_some(number);
     let positive = |number: i64| u64::try_from(number).ok().filter(|number| *number != 0);
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());

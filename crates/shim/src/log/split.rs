@@ -124,4 +124,27 @@ mod tests {
         again.pop();
         assert_eq!(again, input.strip_suffix(b"\n").unwrap_or(&input));
     }
+
+    /// Lines come out the same whatever the reads, none is too long, and together they are the input.
+    #[test]
+    fn any_output_is_lines_that_lose_nothing() {
+        podd_fuzz::run("log_lines", |input| {
+            let mut lines = Vec::new();
+            let mut splitter = Splitter::default();
+            let mut emit = |tag, head: &[u8], tail: &[u8]| lines.push((tag, [head, tail].concat()));
+            podd_fuzz::pieces(input).for_each(|piece| splitter.push(piece, &mut emit));
+            splitter.finish(&mut emit);
+            assert_eq!(lines, split(input, input.len().max(1)));
+            let mut again = Vec::new();
+            for (tag, text) in &lines {
+                assert!(text.len() <= LONGEST && !text.contains(&b'\n'));
+                again.extend_from_slice(text);
+                again.extend((*tag == Tag::Full).then_some(b'\n'));
+            }
+            if !input.is_empty() && !input.ends_with(b"\n") {
+                again.pop();
+            }
+            assert_eq!(again, input);
+        });
+    }
 }

@@ -9,7 +9,7 @@ use bytes::{Buf as _, BufMut as _};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 
 /// Most bytes of one block, in the clear.
-const MAX_BLOCK: usize = 64 << 10;
+pub(super) const MAX_BLOCK: usize = 64 << 10;
 /// Most pairs of one block; Kubernetes sends three.
 const MAX_PAIRS: u32 = 64;
 
@@ -56,7 +56,7 @@ impl Headers {
         self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
-    fn parse(mut block: &[u8]) -> Option<Self> {
+    pub(super) fn parse(mut block: &[u8]) -> Option<Self> {
         let string = |block: &mut &[u8]| {
             let length = usize::try_from(block.try_get_u32().ok()?).ok()?;
             let bytes = block.split_off(..length)?;
@@ -65,6 +65,14 @@ impl Headers {
         let count = block.try_get_u32().ok().filter(|count| *count <= MAX_PAIRS)?;
         let pairs = (0..count).map(|_| Some((string(&mut block)?.to_ascii_lowercase(), string(&mut block)?)));
         pairs.collect::<Option<_>>().map(Self)
+    }
+}
+
+#[cfg(test)]
+impl Headers {
+    /// Bytes of all names and values.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
     }
 }
 

@@ -73,3 +73,45 @@ fn fields_of_a_newer_runtime_are_ignored() {
         serde_json::from_str(r#"{"seq":7,"colour":"red","request":{"start":{"id":"x","fast":true}}}"#).unwrap();
     assert_eq!(call.request, Request::Start { id: "x".into() });
 }
+
+/// Frames come out the same in whatever pieces they come; one that is too long ends the stream; a message that is
+/// understood is written and understood as itself again. No more is kept than came.
+#[test]
+fn any_bytes_are_frames_or_an_error() {
+    fn all(pieces: &mut dyn Iterator<Item = &[u8]>) -> (Vec<Vec<u8>>, bool) {
+        let mut decoder = Decoder::default();
+        let mut frames = Vec::new();
+        let mut came = 0;
+        for piece in pieces {
+            decoder.push(piece, []);
+            came += piece.len();
+            loop {
+                match decoder.next_frame() {
+                    Ok(Some(frame)) => frames.push(frame.0.to_vec()),
+                    Ok(None) => break,
+                    Err(_) => return (frames, false),
+                }
+            }
+            assert!(decoder.bytes.len() <= came && decoder.taken == 0);
+        }
+        (frames, true)
+    }
+    fn same<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(frame: &[u8]) {
+        let Ok(value) = Frame(frame).parse::<T>() else { return };
+        // A text of escapes grows when it is written, up to six times.
+        let Ok(bytes) = encode(&value) else { return };
+        let mut decoder = Decoder::default();
+        decoder.push(&bytes, []);
+        let again = decoder.next_frame().unwrap().expect("a whole frame").parse::<T>().unwrap();
+        assert_eq!(again, value);
+    }
+    podd_fuzz::run("shim_frames", |input| {
+        let (whole, good) = all(&mut std::iter::once(input));
+        assert_eq!(all(&mut podd_fuzz::pieces(input)), (whole.clone(), good));
+        for frame in whole.iter().map(Vec::as_slice).chain([input]) {
+            same::<crate::wire::Call>(frame);
+            same::<crate::wire::Message>(frame);
+            same::<crate::wire::ContainerSpec>(frame);
+        }
+    });
+}
