@@ -10,13 +10,14 @@ use podd_cri::streaming;
 use podd_image::Store;
 use podd_net::Network;
 use podd_shim::wire::Event;
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{CgroupDriver, Config};
 use crate::error::{Context, CriError, Result};
 use crate::events::Events;
+use crate::features::Features;
 use crate::network;
 use crate::paths::Paths;
 use crate::records::{ContainerMeta, ContainerStatus, Records, SandboxMeta, SandboxStatus, Syncer};
@@ -54,6 +55,8 @@ pub(crate) struct Engine {
     pub(crate) rates: Rates,
     pub(crate) pod_cidr: Mutex<String>,
     pub(crate) warnings: Warnings,
+    /// What the kernel can do; see [`crate::features`].
+    pub(crate) features: OnceCell<Features>,
     /// The capabilities that a container can have at most.
     pub(crate) bounding: u64,
     tasks: TaskTracker,
@@ -163,6 +166,7 @@ impl Engine {
             rates: Rates::default(),
             pod_cidr: Mutex::default(),
             warnings: Warnings::default(),
+            features: OnceCell::new(),
             bounding: podd_sys::capability::bounding().context(|| "read the bounding set")?,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),

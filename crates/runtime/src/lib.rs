@@ -24,6 +24,7 @@ mod engine;
 mod error;
 mod events;
 mod exec;
+mod features;
 #[cfg(test)]
 mod fuzz;
 mod hooks;

@@ -35,7 +35,8 @@ impl RuntimeService for Runtime {
     }
 
     async fn status(&self, request: Request<StatusRequest>) -> Answer<StatusResponse> {
-        Ok(Response::new(self.engine.runtime_status(request.into_inner().verbose)))
+        let features = self.engine.features().await;
+        Ok(Response::new(self.engine.runtime_status(request.into_inner().verbose, features)))
     }
 
     async fn runtime_config(&self, _: Request<RuntimeConfigRequest>) -> Answer<RuntimeConfigResponse> {

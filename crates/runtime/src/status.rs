@@ -11,6 +11,7 @@ use podd_cri::v1::{
 
 use crate::engine::Engine;
 use crate::error::{CriError, Result, excerpt};
+use crate::features::Features;
 use crate::sandbox::plan::HANDLER;
 
 /// The version of the kubelet's runtime API, which has been this one for ever.
@@ -27,17 +28,24 @@ impl Engine {
     }
 
     /// A runtime that opened is ready, and so is its network: both are made then, or opening fails.
-    pub(crate) fn runtime_status(&self, verbose: bool) -> StatusResponse {
+    pub(crate) fn runtime_status(&self, verbose: bool, features: Features) -> StatusResponse {
         let condition = |kind: &str| RuntimeCondition { r#type: kind.to_owned(), status: true, ..Default::default() };
         let handler = |name: &str| RuntimeHandler {
             name: name.to_owned(),
-            features: Some(RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false }),
+            features: Some(RuntimeHandlerFeatures {
+                recursive_read_only_mounts: features.recursive_read_only,
+                user_namespaces: features.user_namespaces,
+            }),
         };
         StatusResponse {
             status: Some(RuntimeStatus { conditions: vec![condition("RuntimeReady"), condition("NetworkReady")] }),
             info: if verbose { self.describe() } else { BTreeMap::new() },
             runtime_handlers: vec![handler(""), handler(HANDLER)],
-            features: Some(RuntimeFeatures { supplemental_groups_policy: true, user_namespaces_host_network: false }),
+            features: Some(RuntimeFeatures {
+                supplemental_groups_policy: true,
+                // Nothing more is needed: sysfs of the machine's network is mounted before the pod's users come in.
+                user_namespaces_host_network: features.user_namespaces,
+            }),
         }
     }
 

@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use container::{Inside, join_cgroups, run as run_container};
 pub(crate) use exec::{Target, run as run_exec};
-pub(crate) use init::run as run_init;
+pub(crate) use init::{keep_only, run as run_init};
 pub(crate) use privileges::adjust_oom_score;
 pub(crate) use program::exit_code;
 pub(crate) use terminal::resize;
@@ -95,7 +95,7 @@ impl Channel {
         Self(socket)
     }
 
-    fn report(&self, report: &Report, fd: Option<BorrowedFd<'_>>) -> Outcome<()> {
+    pub(crate) fn report(&self, report: &Report, fd: Option<BorrowedFd<'_>>) -> Outcome<()> {
         let bytes = serde_json::to_vec(report).map_err(io::Error::from).stage("report")?;
         send_with_fds(self.0.as_fd(), &bytes, fd.as_slice()).stage("report").map(drop)
     }
@@ -103,6 +103,11 @@ impl Channel {
     /// Says how far it is and waits until it may go on; ends with the shim.
     fn report_and_wait(&self, report: &Report, fd: Option<BorrowedFd<'_>>) -> Outcome<()> {
         self.report(report, fd)?;
+        self.wait()
+    }
+
+    /// Waits for a word of the shim; ends with it.
+    pub(crate) fn wait(&self) -> Outcome<()> {
         loop {
             match receive_with_fds(self.0.as_fd(), &mut [0], &mut Vec::new()) {
                 Ok(0) => podd_sys::fork::exit_now(1),

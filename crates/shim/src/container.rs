@@ -27,6 +27,7 @@ use crate::output::{Ends, Output, pipes};
 use crate::poller::{Poller, Serial, Token};
 use crate::process::{self, Cradle, Process};
 use crate::sandbox::Namespaces;
+use crate::users::Needed;
 
 /// A container that has not been forgotten.
 pub(crate) struct Container {
@@ -96,8 +97,10 @@ impl Container {
         }
         let cradle = Cradle { namespaces: birth.bits(), pid_namespace, cgroup: spec.cgroup.v2_dir.as_deref() };
         let inside = inside(spec, namespaces);
+        let users = Needed::of_container(spec, namespaces.users()?)?;
         let oom_kills_before = oom::kills(spec.cgroup.oom_counter.as_deref());
-        let process = Process::fork(&cradle, || child::run_container(spec, &inside, stdio, theirs)).stage("fork")?;
+        let life = || child::run_container(spec, &inside, users, stdio, theirs);
+        let process = Process::fork(&cradle, life).stage("fork")?;
         let Ends { stdin, stdout, stderr } = ends;
         let mut container = Self {
             id: spec.id.clone(),

@@ -28,6 +28,7 @@ mod process;
 mod sandbox;
 mod server;
 mod session;
+mod users;
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -140,9 +140,10 @@ impl Pod {
             return Err(refuse(ShimErrorKind::AlreadyExists, "exec", spec.id.clone()));
         }
         let (process, cgroup) = container.running().ok_or_else(|| not_running(&spec.container))?;
-        let place = Place { container: serial, process, cgroup, pid_namespace: pid_namespace.as_fd() };
+        let users = self.sandbox.namespaces().users()?;
+        let place = Place { container: serial, process, cgroup, pid_namespace: pid_namespace.as_fd(), users };
         let own = self.last + 1;
-        let session = Session::begin(spec, own, &place, fds, caller, poller)?;
+        let session = Session::begin(spec, own, place, fds, caller, poller)?;
         self.last = own;
         self.sessions.insert(own, session);
         Ok(())

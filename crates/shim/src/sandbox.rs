@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use podd_shim::wire::{Event, NamespaceKind, Response, SandboxSpec, ShimError, ShimErrorKind};
+use podd_shim::wire::{Event, IdMaps, NamespaceKind, Response, SandboxSpec, ShimError, ShimErrorKind};
 use podd_sys::namespace::{Kind, open_of_process};
 use rustix::thread::UnshareFlags;
 
@@ -11,14 +11,26 @@ use crate::fault::{Outcome, Stage, refuse};
 use crate::outbox::{Caller, Outbox};
 use crate::poller::{Poller, Token};
 use crate::process::{self, Cradle, Process};
+use crate::users::{self, Users};
 
 /// The namespaces that the pod owns.
 #[derive(Debug, Default)]
-pub(crate) struct Namespaces(Vec<(NamespaceKind, OwnedFd)>);
+pub(crate) struct Namespaces {
+    list: Vec<(NamespaceKind, OwnedFd)>,
+    /// Of its user namespace.
+    ids: Option<IdMaps>,
+}
 
 impl Namespaces {
     pub(crate) fn get(&self, kind: NamespaceKind) -> Option<BorrowedFd<'_>> {
-        self.0.iter().find(|(found, _)| *found == kind).map(|(_, fd)| fd.as_fd())
+        self.list.iter().find(|(found, _)| *found == kind).map(|(_, fd)| fd.as_fd())
+    }
+
+    /// The pod's users, if they are not the host's.
+    pub(crate) fn users(&self) -> Outcome<Option<Users>> {
+        let Some((ids, namespace)) = self.ids.as_ref().zip(self.get(NamespaceKind::User)) else { return Ok(None) };
+        let namespace = namespace.try_clone_to_owned().stage("hold user namespace")?;
+        Ok(Some(Users { ids: ids.clone(), namespace }))
     }
 }
 
@@ -76,6 +88,9 @@ impl Sandbox {
             child::adjust_oom_score(value, &mut warnings)?;
         }
         let mut namespaces: Vec<_> = spec.namespaces.into_iter().zip(fds).collect();
+        if let Some(user) = &spec.user {
+            namespaces.extend(users::make(user)?);
+        }
         if spec.pid_namespace {
             let (ours, theirs) = process::channel().stage("make channel")?;
             poller.add(&ours, Token::Init).stage("watch init")?;
@@ -92,7 +107,7 @@ impl Sandbox {
             let (caller, warnings) = (Some(caller), std::mem::take(&mut warnings));
             self.settling = Some(Settling { channel: ours, caller, deadline: process::deadline(0), warnings });
         }
-        self.namespaces = Namespaces(namespaces);
+        self.namespaces = Namespaces { list: namespaces, ids: spec.user.map(|user| user.ids) };
         self.id = Some(spec.id);
         Ok(self.settling.is_none().then(|| is_set_up(warnings)))
     }
@@ -153,8 +168,8 @@ impl Sandbox {
 
     /// The namespaces for a runtime.
     pub(crate) fn share_namespaces(&self) -> Outcome<(Vec<NamespaceKind>, Vec<OwnedFd>)> {
-        let fds: Result<Vec<OwnedFd>, _> = self.namespaces.0.iter().map(|(_, fd)| fd.try_clone()).collect();
-        Ok((self.namespaces.0.iter().map(|(kind, _)| *kind).collect(), fds.stage("share namespaces")?))
+        let fds: Result<Vec<OwnedFd>, _> = self.namespaces.list.iter().map(|(_, fd)| fd.try_clone()).collect();
+        Ok((self.namespaces.list.iter().map(|(kind, _)| *kind).collect(), fds.stage("share namespaces")?))
     }
 }
 

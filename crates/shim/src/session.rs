@@ -15,6 +15,7 @@ use crate::fault::{Outcome, Stage, refuse};
 use crate::outbox::{Caller, Outbox};
 use crate::poller::{Poller, Serial, Token};
 use crate::process::{self, Cradle, Process};
+use crate::users::{Needed, Users};
 
 /// An exec that has not been forgotten.
 pub(crate) struct Session {
@@ -43,6 +44,7 @@ pub(crate) struct Place<'a> {
     pub(crate) process: &'a Process,
     pub(crate) cgroup: &'a CgroupSpec,
     pub(crate) pid_namespace: BorrowedFd<'a>,
+    pub(crate) users: Option<Users>,
 }
 
 impl Session {
@@ -50,7 +52,7 @@ impl Session {
     pub(crate) fn begin(
         spec: &ExecSpec,
         serial: Serial,
-        place: &Place<'_>,
+        place: Place<'_>,
         fds: Vec<OwnedFd>,
         caller: Caller,
         poller: &Poller,
@@ -61,7 +63,8 @@ impl Session {
         let v2 = place.cgroup.v2_dir.as_deref();
         let cradle = Cradle { namespaces: 0, pid_namespace: Some(place.pid_namespace), cgroup: v2 };
         let target = Target { pidfd: place.process.pidfd.as_fd(), join: &place.cgroup.join };
-        let forked = Process::fork(&cradle, || child::run_exec(spec, &target, stdio, theirs)).stage("fork");
+        let users = Needed::pod(place.users);
+        let forked = Process::fork(&cradle, || child::run_exec(spec, &target, users, stdio, theirs)).stage("fork");
         let process = forked.inspect_err(|_| poller.remove(&ours))?;
         Ok(Self {
             id: spec.id.clone(),

@@ -25,9 +25,9 @@ pub use message::{
     Response, ShimError, ShimErrorKind, State, Welcome,
 };
 pub use spec::{
-    CapabilitySets, CgroupSpec, ContainerSpec, Device, DeviceKind, ExecSpec, Groups, LogLimits, LogSpec, Mount,
-    MountKind, NamespaceKind, Namespaces, PidNamespace, Process, Propagation, Rlimit, Rootfs, SandboxSpec, Scope,
-    Seccomp, Stdio, UserSpec, WindowSize,
+    CapabilitySets, CgroupSpec, ContainerSpec, Device, DeviceKind, ExecSpec, Groups, IdMaps, IdRange, LogLimits,
+    LogSpec, Mount, MountKind, NamespaceKind, Namespaces, PidNamespace, Process, Propagation, Rlimit, Rootfs,
+    SandboxSpec, Scope, Seccomp, Stdio, UserNamespace, UserSpec, WindowSize,
 };
 
 /// The version this build speaks.

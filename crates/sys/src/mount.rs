@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::ptr;
 
 use rustix::fs::CWD;
 use rustix::io::Errno;
@@ -81,11 +82,23 @@ pub fn set_attributes(mount: BorrowedFd<'_>, recursive: bool, attributes: &Attri
         },
         userns_fd: 0,
     };
+    set_raw(mount, recursive, &raw)
+}
+
+fn set_raw(mount: BorrowedFd<'_>, recursive: bool, raw: &RawAttributes) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     let (fd, path, size) = (mount.as_raw_fd(), c"".as_ptr(), size_of::<RawAttributes>());
-    // SAFETY: the path is NUL-terminated and `raw` is a mount_attr (four u64, its first version) of the size told.
-    let result = unsafe { libc::syscall(libc::SYS_mount_setattr, fd, path, flags, &raw const raw, size) };
+    // SAFETY: the path is NUL-terminated and `raw` points to a mount_attr (four u64, its first version) of the size told.
+    let result = unsafe { libc::syscall(libc::SYS_mount_setattr, fd, path, flags, ptr::from_ref(raw), size) };
     crate::check(result).map(drop)
+}
+
+/// Shows files under the ids that a user namespace gives them: a file of the disk's user 0 belongs to the namespace's
+/// root. For a mount that is attached nowhere yet; `InvalidInput` where the file system cannot do it.
+pub fn map_ids(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
+    const IDMAP: u64 = 0x0010_0000;
+    let userns_fd = u64::try_from(user_namespace.as_raw_fd()).expect("a descriptor is not negative");
+    set_raw(mount, recursive, &RawAttributes { set: IDMAP, clear: 0, propagation: 0, userns_fd })
 }
 
 /// A new mount of a file system, attached nowhere. Options without a value are flags.

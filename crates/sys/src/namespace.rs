@@ -150,6 +150,45 @@ fn open_of(process: &str, name: &str) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(&directory, name, OFlags::RDONLY | OFlags::CLOEXEC, rustix::fs::Mode::empty())?)
 }
 
+/// A range of ids: `count` from `inside` of a user namespace are those from `outside` of its parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdRange {
+    /// The first inside.
+    pub inside: u32,
+    /// The first outside.
+    pub outside: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// Gives a user namespace its ids, by a process in it (user_namespaces(7)). It can be done once.
+pub fn map_ids(pid: u32, uids: &[IdRange], gids: &[IdRange]) -> io::Result<()> {
+    for (file, ranges) in [("gid_map", gids), ("uid_map", uids)] {
+        let lines: Vec<String> =
+            ranges.iter().map(|range| format!("{} {} {}\n", range.inside, range.outside, range.count)).collect();
+        procfs::write(Path::new(&pid.to_string()).join(file), &lines.concat())?;
+    }
+    Ok(())
+}
+
+/// Makes files as another user from now on, keeping the capabilities. For single-threaded processes.
+pub fn own_files_as(uid: u32, gid: u32) -> io::Result<()> {
+    let sets = rustix::thread::capabilities(None)?;
+    // SAFETY: the calls take a number and touch no memory; they tell the former id, never an error, and change nothing
+    // for a number that is no id.
+    let set_group = |gid: u32| u32::try_from(unsafe { libc::setfsgid(gid) });
+    // SAFETY: as above.
+    let set_user = |uid: u32| u32::try_from(unsafe { libc::setfsuid(uid) });
+    for (set, id) in [(&set_group as &dyn Fn(u32) -> _, gid), (&set_user, uid)] {
+        let _former = set(id);
+        if set(u32::MAX) != Ok(id) {
+            return Err(rustix::io::Errno::PERM.into());
+        }
+    }
+    // Leaving user 0 took those away that are about files (capabilities(7)).
+    Ok(rustix::thread::set_capabilities(None, sets)?)
+}
+
 /// Puts this single-threaded process into new namespaces (`CLONE_NEW*`).
 pub fn unshare_own(flags: UnshareFlags) -> io::Result<()> {
     // SAFETY: with CLONE_FILES the descriptor table would be copied, which is what `unshare_unsafe` warns of: threads

@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use podd_cgroup::DeviceRule;
-use podd_cri::v1::{ContainerConfig, LinuxContainerSecurityContext};
+use podd_cri::v1::{ContainerConfig, LinuxContainerSecurityContext, UserNamespace};
 use podd_image::Image;
 use podd_shim::wire::{
     CgroupSpec, ContainerSpec, Device, LogLimits, LogSpec, Namespaces as WireNamespaces, PidNamespace, Process, Rootfs,
@@ -22,6 +22,7 @@ use crate::error::{CriError, Result};
 use crate::hooks::directory::{HookFile, Subject, select};
 use crate::paths::{ContainerPaths, SandboxPaths};
 use crate::records::{ContainerMeta, ImageNames, NamespaceMode, Owner, Resources, SandboxMeta};
+use crate::sandbox::plan::users;
 use crate::seccomp::Profile;
 use crate::signals;
 use crate::systemd::leaf;
@@ -184,6 +185,13 @@ fn namespaces(security: &LinuxContainerSecurityContext, sandbox: &SandboxMeta) -
         (NamespaceMode::Target, _) => PidNamespace::Target(option.target_id),
     };
     let ipc = scope("ipc", option.ipc)?;
+    // The user namespace is the sandbox's; a container may say so again.
+    if let Some(asked) = &option.userns_options
+        && *asked != UserNamespace::default()
+        && users::plan(asked)? != sandbox.namespaces.user
+    {
+        return Err(CriError::invalid("userns_options of a container must be those of its sandbox"));
+    }
     // The host's name goes with the host's network.
     Ok(WireNamespaces { net, ipc, uts: net, pid, host_cgroup: false })
 }

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use podd_cri::v1;
+use podd_shim::wire::{IdMaps, IdRange};
 use serde::{Deserialize, Serialize};
 
 use crate::hooks::Hooks;
@@ -40,7 +41,7 @@ pub(crate) enum NamespaceMode {
     Target,
 }
 
-/// CRI's `NamespaceOption` without user namespaces, which are refused before a record is made.
+/// CRI's `NamespaceOption`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Namespaces {
     pub(crate) network: NamespaceMode,
@@ -48,6 +49,9 @@ pub(crate) struct Namespaces {
     pub(crate) ipc: NamespaceMode,
     /// The container whose pid namespace is joined with [`NamespaceMode::Target`].
     pub(crate) target: Option<String>,
+    /// The ids of the pod's own user namespace; none for the machine's.
+    #[serde(default)]
+    pub(crate) user: Option<IdMaps>,
 }
 
 /// A published port of a sandbox.
@@ -303,9 +307,23 @@ impl Namespaces {
             pid: self.pid.to_cri(),
             ipc: self.ipc.to_cri(),
             target_id: self.target.clone().unwrap_or_default(),
-            ..Default::default()
+            userns_options: self.user.as_ref().map(users_to_cri),
         }
     }
+
+    /// Who is root in the pod, if not the machine's.
+    pub(crate) fn root(&self) -> Option<(u32, u32)> {
+        self.user.as_ref()?.outside(0, 0)
+    }
+}
+
+fn users_to_cri(ids: &IdMaps) -> v1::UserNamespace {
+    let mappings = |ranges: &[IdRange]| {
+        let mapping =
+            |range: &IdRange| v1::IdMapping { host_id: range.outside, container_id: range.inside, length: range.count };
+        ranges.iter().map(mapping).collect()
+    };
+    v1::UserNamespace { mode: v1::NamespaceMode::Pod as i32, uids: mappings(&ids.uids), gids: mappings(&ids.gids) }
 }
 
 impl From<&v1::LinuxContainerResources> for Resources {

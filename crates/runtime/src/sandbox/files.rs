@@ -30,10 +30,11 @@ pub(super) fn of_the_host(path: &str) -> String {
     }
 }
 
-/// Makes the sandbox's directory and what does not depend on addresses.
-pub(super) fn prepare(paths: &SandboxPaths, resolv_conf: &str) -> Result<()> {
+/// Makes the sandbox's directory and what does not depend on addresses. `root` is who is root in the pod, if not the
+/// machine's: these files are the pod's own.
+pub(super) fn prepare(paths: &SandboxPaths, resolv_conf: &str, root: Option<(u32, u32)>) -> Result<()> {
     make_directory(&paths.directory, 0o711)?;
-    write(&paths.resolv_conf(), resolv_conf)
+    write(&paths.resolv_conf(), resolv_conf, root)
 }
 
 /// The files that name the pod.
@@ -45,8 +46,9 @@ pub(super) fn write_names(paths: &SandboxPaths, meta: &SandboxMeta, ips: &[IpAdd
     } else {
         (plan::hosts(&meta.hostname, ips), format!("{}\n", meta.hostname))
     };
-    write(&paths.hosts(), &hosts)?;
-    write(&paths.hostname(), &hostname)
+    let root = meta.namespaces.root();
+    write(&paths.hosts(), &hosts, root)?;
+    write(&paths.hostname(), &hostname, root)
 }
 
 fn make_directory(path: &Path, mode: u32) -> Result<()> {
@@ -57,16 +59,25 @@ fn make_directory(path: &Path, mode: u32) -> Result<()> {
     .context(|| format!("make {}", path.display()))
 }
 
-fn write(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).context(|| format!("write {}", path.display()))
+fn write(path: &Path, text: &str, root: Option<(u32, u32)>) -> Result<()> {
+    fs::write(path, text).context(|| format!("write {}", path.display()))?;
+    match root {
+        Some((uid, gid)) => std::os::unix::fs::chown(path, Some(uid), Some(gid)),
+        None => Ok(()),
+    }
+    .context(|| format!("give {} to the pod's root", path.display()))
 }
 
 /// Mounts the pod's shared memory.
-pub(super) fn mount_shm(path: &Path) -> Result<()> {
+pub(super) fn mount_shm(path: &Path, root: Option<(u32, u32)>) -> Result<()> {
     let what = || format!("mount shared memory on {}", path.display());
     make_directory(path, 0o700)?;
     let flags = MountAttr::NOSUID.and(MountAttr::NODEV).and(MountAttr::NOEXEC);
-    let mount = filesystem("tmpfs", &[("size", Some(SHM_SIZE)), ("mode", Some("1777"))], flags).context(what)?;
+    let (uid, gid) = root.unwrap_or_default();
+    let (uid, gid) = (uid.to_string(), gid.to_string());
+    let options =
+        [("size", Some(SHM_SIZE)), ("mode", Some("1777")), ("uid", Some(uid.as_str())), ("gid", Some(gid.as_str()))];
+    let mount = filesystem("tmpfs", &options, flags).context(what)?;
     let target = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     attach(mount.as_fd(), target.context(what)?.as_fd()).context(what)
 }

@@ -1,11 +1,13 @@
 //! What a sandbox will be, worked out from its configuration before anything is touched.
 
+pub(crate) mod users;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
-use podd_cri::v1::{DnsConfig, NamespaceMode as Mode, PodSandboxConfig, Protocol};
+use podd_cri::v1::{DnsConfig, PodSandboxConfig, Protocol};
 
 use crate::config::CgroupDriver;
 use crate::error::{CriError, Result};
@@ -74,14 +76,6 @@ pub(crate) fn plan(context: &Context<'_>, config: &PodSandboxConfig, handler: &s
 }
 
 fn namespaces(option: &podd_cri::v1::NamespaceOption) -> Result<Namespaces> {
-    if let Some(user) = &option.userns_options {
-        match Mode::try_from(user.mode) {
-            Ok(Mode::Node) => {}
-            Ok(Mode::Pod) if user.uids.is_empty() && user.gids.is_empty() => {}
-            Ok(Mode::Pod) => return Err(CriError::Unsupported("user namespaces are not implemented".into())),
-            _ => return Err(CriError::invalid("userns_options.mode must be POD or NODE")),
-        }
-    }
     let mode = |what: &str, number: i32, allowed: &[NamespaceMode]| {
         NamespaceMode::from_cri(number).filter(|mode| allowed.contains(mode)).ok_or_else(|| {
             CriError::invalid(format!("namespace mode {number} is not possible for {what} of a sandbox"))
@@ -93,6 +87,7 @@ fn namespaces(option: &podd_cri::v1::NamespaceOption) -> Result<Namespaces> {
         pid: mode("pid", option.pid, &[Pod, Container, Node])?,
         ipc: mode("ipc", option.ipc, &[Pod, Node])?,
         target: None,
+        user: option.userns_options.as_ref().map(users::plan).transpose()?.flatten(),
     })
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use podd_cri::v1::{ContainerEventType, PodSandboxConfig};
-use podd_shim::wire::{NamespaceKind, Request, Response, SandboxSpec};
+use podd_shim::wire::{NamespaceKind, Request, Response, SandboxSpec, UserNamespace};
 use podd_sys::namespace::{PodNamespaces, PodNamespacesSpec, create_pod_namespaces};
 use tokio::sync::oneshot;
 
@@ -78,6 +78,9 @@ impl Engine {
     async fn make_sandbox(self: &Arc<Self>, sandbox: &Arc<Sandbox>, config: &PodSandboxConfig) -> Result<Vec<IpAddr>> {
         let (sender, namespaces) = oneshot::channel();
         let resolv_conf = resolv_conf(config.dns_config.as_ref(), &files::of_the_host("/etc/resolv.conf"));
+        if sandbox.meta.namespaces.user.is_some() {
+            return self.make_with_users(sandbox, resolv_conf).await;
+        }
         let (network, shim) = tokio::join!(
             {
                 let (engine, sandbox) = (Arc::clone(self), Arc::clone(sandbox));
@@ -102,12 +105,32 @@ impl Engine {
         let net = made.net.as_ref().map(|net| net.try_clone()).transpose().context(what)?;
         // The other half may have failed meanwhile and want them no more.
         let _unwanted = namespaces.send(listed(made));
-        let ips = match &net {
+        self.join_network(sandbox, net.as_ref())
+    }
+
+    /// Addresses, and the files that name them.
+    fn join_network(&self, sandbox: &Sandbox, net: Option<&OwnedFd>) -> Result<Vec<IpAddr>> {
+        let meta = &sandbox.meta;
+        let ips = match net {
             Some(net) => network::attach(&self.network, meta, net.as_fd())?,
             None => Vec::new(),
         };
         files::write_names(&self.paths.sandbox(sandbox.id()), meta, &ips)?;
         Ok(ips)
+    }
+
+    /// A sandbox with a user namespace: this process has threads and cannot enter one, so the shim makes it with all
+    /// that belongs to it, and the network comes afterwards.
+    async fn make_with_users(self: &Arc<Self>, sandbox: &Arc<Sandbox>, resolv_conf: String) -> Result<Vec<IpAddr>> {
+        let (sender, none_of_ours) = oneshot::channel();
+        let _received_below = sender.send(Vec::new());
+        self.make_shim(sandbox, resolv_conf, none_of_ours).await?;
+        let shim = sandbox.shim()?;
+        let (response, fds) = shim.client.call_with_fds(Request::Namespaces, &[]).await?;
+        let Response::Namespaces { kinds } = response else { return Err(unexpected(&response)) };
+        let net = kinds.into_iter().zip(fds).find(|(kind, _)| *kind == NamespaceKind::Net).map(|(_, fd)| fd);
+        let (engine, sandbox) = (Arc::clone(self), Arc::clone(sandbox));
+        blocking(move || engine.join_network(&sandbox, net.as_ref())).await
     }
 
     async fn make_shim(
@@ -146,6 +169,7 @@ impl Engine {
             oom_score_adj: Some(SHIM_OOM_SCORE_ADJ),
             pid_namespace: sandbox.meta.namespaces.pid == NamespaceMode::Pod,
             init_cgroup_join,
+            user: user_namespace(&sandbox.meta),
         };
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         match shim.client.call_with_fds(Request::Setup(spec), &fds).await?.0 {
@@ -162,9 +186,9 @@ impl Engine {
     fn launch(&self, sandbox: &Sandbox, resolv_conf: &str) -> Result<(Launched, Vec<PathBuf>)> {
         let launched = self.launcher.launch(sandbox.id())?;
         let paths = self.paths.sandbox(sandbox.id());
-        files::prepare(&paths, resolv_conf)?;
+        files::prepare(&paths, resolv_conf, sandbox.meta.namespaces.root())?;
         if sandbox.meta.namespaces.ipc == NamespaceMode::Pod {
-            files::mount_shm(&paths.shm())?;
+            files::mount_shm(&paths.shm(), sandbox.meta.namespaces.root())?;
         }
         let group = self.cgroups.group(&sandbox.meta.cgroup_parent).context(|| "name the sandbox's cgroup")?;
         if !group.exists() {
@@ -212,6 +236,15 @@ fn wanted(meta: &SandboxMeta) -> PodNamespacesSpec {
         hostname: (!meta.hostname.is_empty()).then(|| meta.hostname.clone()),
         sysctls: meta.sysctls.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
     }
+}
+
+/// The same namespaces, made inside the pod's user namespace.
+fn user_namespace(meta: &SandboxMeta) -> Option<UserNamespace> {
+    let ids = meta.namespaces.user.clone()?;
+    let PodNamespacesSpec { net, ipc, uts, hostname, sysctls } = wanted(meta);
+    let kinds = [(net, NamespaceKind::Net), (ipc, NamespaceKind::Ipc), (uts, NamespaceKind::Uts)];
+    let inside = kinds.into_iter().filter(|(own, _)| *own).map(|(_, kind)| kind).collect();
+    Some(UserNamespace { ids, inside, hostname, sysctls })
 }
 
 fn listed(made: PodNamespaces) -> Vec<(NamespaceKind, OwnedFd)> {

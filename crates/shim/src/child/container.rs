@@ -1,15 +1,16 @@
 //! A container's first process, from birth to exec.
 
 use std::convert::Infallible;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use podd_shim::wire::{ContainerSpec, HookStatus, Process, ResolvedUser, hook_state};
+use podd_shim::wire::{ContainerSpec, HookStatus, Process, hook_state};
 use podd_sys::namespace::{Kind, enter, unshare_own};
 use podd_sys::resolve::{Leaf, ensure_in_root};
 use podd_sys::{capability, exec};
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid, fchown, fstat};
+use rustix::io::fcntl_dupfd_cloexec;
 use rustix::thread::UnshareFlags;
 
 use super::privileges::{self, Privileges};
@@ -17,6 +18,7 @@ use super::program::Program;
 use super::terminal::{self, Terminal};
 use super::{Channel, Report, Stdio, device, hooks, masks, mounts, rootfs, user};
 use crate::fault::{Outcome, Stage, refuse};
+use crate::users::{Needed, Users};
 use podd_shim::wire::ShimErrorKind;
 
 /// The pod's namespaces that the container joins; none means that the host's stays.
@@ -35,10 +37,10 @@ pub(super) struct Prepared {
 }
 
 /// The child's life. It was born in a mount namespace (and perhaps a PID namespace) of its own.
-pub(crate) fn run(spec: &ContainerSpec, inside: &Inside<'_>, stdio: Stdio, channel: Channel) -> ! {
-    let outcome = enter_namespaces(inside).and_then(|()| settle(stdio, channel));
-    let channel = outcome.unwrap_or_else(|_| podd_sys::fork::exit_now(1));
-    let outcome = set_up(spec, &channel).and_then(|prepared| wait_run_hooks_and_exec(spec, prepared, &channel));
+pub(crate) fn run(spec: &ContainerSpec, inside: &Inside<'_>, users: Needed, stdio: Stdio, channel: Channel) -> ! {
+    let outcome = enter_namespaces(inside).and_then(|()| settle(stdio, channel, users));
+    let (channel, users) = outcome.unwrap_or_else(|_| podd_sys::fork::exit_now(1));
+    let outcome = set_up(spec, &users, &channel).and_then(|prepared| wait_run_hooks_and_exec(spec, prepared, &channel));
     channel.finish(outcome)
 }
 
@@ -80,9 +82,15 @@ fn enter_namespaces(inside: &Inside<'_>) -> Outcome<()> {
 }
 
 /// Leaves everything of the shim behind: its descriptors, its session, its signal mask. What is open afterwards are the
-/// standard descriptors and the channel, as number 3.
-pub(super) fn settle(stdio: Stdio, channel: Channel) -> Outcome<Channel> {
+/// standard descriptors, the channel, as number 3, and the user namespaces.
+pub(super) fn settle(stdio: Stdio, channel: Channel, mut users: Needed) -> Outcome<(Channel, Needed)> {
     const CHANNEL: i32 = 3;
+    let last = CHANNEL + i32::try_from(users.list.len()).map_err(io::Error::other).stage("count user namespaces")?;
+    for users in &mut users.list {
+        // Out of the way of what is placed.
+        let copy = fcntl_dupfd_cloexec(&users.namespace, last + 1).stage("keep user namespace")?;
+        std::mem::forget(std::mem::replace(&mut users.namespace, copy));
+    }
     if let Stdio::Files(files) = stdio {
         for (number, file) in (0..).zip(&files) {
             if let Some(file) = file {
@@ -94,14 +102,22 @@ pub(super) fn settle(stdio: Stdio, channel: Channel) -> Outcome<Channel> {
     }
     exec::place(&channel.0, CHANNEL).stage("place channel")?;
     std::mem::forget(channel);
-    exec::close_from(CHANNEL + 1).stage("close descriptors")?;
+    for (number, users) in (CHANNEL + 1..).zip(&users.list) {
+        exec::place(&users.namespace, number).stage("place user namespace")?;
+    }
+    exec::close_from(last + 1).stage("close descriptors")?;
     let channel = Channel::new(exec::adopt(CHANNEL).stage("adopt channel")?);
+    for (number, users) in (CHANNEL + 1..).zip(&mut users.list) {
+        let placed = exec::adopt(number).stage("adopt user namespace")?;
+        // Closed above.
+        std::mem::forget(std::mem::replace(&mut users.namespace, placed));
+    }
     rustix::process::setsid().stage("start session")?;
     podd_sys::signal::reset().stage("reset signals")?;
-    Ok(channel)
+    Ok((channel, users))
 }
 
-fn set_up(spec: &ContainerSpec, channel: &Channel) -> Outcome<Prepared> {
+fn set_up(spec: &ContainerSpec, users: &Needed, channel: &Channel) -> Outcome<Prepared> {
     let mut warnings = Vec::new();
     let process = &spec.process;
     if let Some(value) = process.oom_score_adj {
@@ -112,12 +128,18 @@ fn set_up(spec: &ContainerSpec, channel: &Channel) -> Outcome<Prepared> {
         unshare_own(UnshareFlags::NEWCGROUP).stage("make cgroup namespace")?;
     }
     rustix::process::umask(Mode::empty());
-    let mut plan = mounts::plan(spec)?;
+    let mut plan = mounts::plan(spec, users)?;
     podd_sys::mount::make_all_private().stage("make mounts private")?;
+    if let Some(users) = users.own() {
+        rootfs::show_as(&spec.rootfs, plan.layers(), users)?;
+    }
     plan.open_images()?;
     let root = rootfs::mount(&spec.rootfs, plan.destinations())?;
+    if let Some(users) = users.own() {
+        users.own_files()?;
+    }
     plan.apply(root.as_fd())?;
-    device::create(root.as_fd(), &spec.devices)?;
+    device::create(root.as_fd(), &spec.devices, users.own())?;
     let terminal = spec.tty.then(|| terminal::open(root.as_fd(), spec.window)).transpose()?;
     if let Some(terminal) = &terminal {
         terminal.show_as_console(root.as_fd())?;
@@ -132,13 +154,34 @@ fn set_up(spec: &ContainerSpec, channel: &Channel) -> Outcome<Prepared> {
         rootfs::make_readonly(&root)?;
     }
     rootfs::pivot(&root)?;
-    prepare(process, &root, terminal, warnings)
+    let home = Home { users: users.own(), own_mounts: true };
+    prepare(process, &root, &home, terminal, warnings)
+}
+
+/// The user namespace that a process goes to last, since it leaves its rights over the host behind.
+pub(super) struct Home<'a> {
+    /// None for the host's.
+    pub(super) users: Option<&'a Users>,
+    /// Its mounts are to belong to that namespace, too: those that are there can't be taken away in it.
+    pub(super) own_mounts: bool,
+}
+
+impl Home<'_> {
+    fn enter(&self) -> Outcome<()> {
+        let Some(users) = self.users else { return Ok(()) };
+        users.enter()?;
+        if self.own_mounts {
+            unshare_own(UnshareFlags::NEWNS).stage("make mount namespace")?;
+        }
+        Ok(())
+    }
 }
 
 /// What a container's first process and an exec have in common: from inside the root to the point of exec.
 pub(super) fn prepare(
     process: &Process,
     root: &OwnedFd,
+    home: &Home<'_>,
     terminal: Option<Terminal>,
     mut warnings: Vec<String>,
 ) -> Outcome<Prepared> {
@@ -148,7 +191,12 @@ pub(super) fn prepare(
     if let Some(terminal) = &terminal {
         terminal.take()?;
     }
-    give_standard_descriptors(&user.ids)?;
+    let (owner, _) = match home.users {
+        Some(users) => users.outside(user.ids.uid, user.ids.gid)?,
+        None => (user.ids.uid, user.ids.gid),
+    };
+    give_standard_descriptors(owner)?;
+    home.enter()?;
     let available = capability::bounding().stage("read capabilities")?;
     let privileges = Privileges::plan(&process.capabilities, available);
     let program = Program::prepare(process, &user.home, privileges)?;
@@ -184,14 +232,14 @@ fn enter_working_directory(root: BorrowedFd<'_>, cwd: &Path) -> Outcome<()> {
 }
 
 /// Pipes and terminals belong to the user, who may open `/dev/stdout` anew.
-fn give_standard_descriptors(user: &ResolvedUser) -> Outcome<()> {
+fn give_standard_descriptors(owner: u32) -> Outcome<()> {
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
         let stat = fstat(fd).stage("inspect standard descriptors")?;
         let terminal = rustix::termios::isatty(fd);
         if FileType::from_raw_mode(stat.st_mode) == FileType::Fifo || terminal {
             let unchanged: Option<Gid> = None;
-            fchown(fd, Some(Uid::from_raw(user.uid)), unchanged).stage("give standard descriptors")?;
+            fchown(fd, Some(Uid::from_raw(owner)), unchanged).stage("give standard descriptors")?;
         }
     }
     Ok(())

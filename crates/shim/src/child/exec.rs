@@ -7,9 +7,10 @@ use podd_shim::wire::ExecSpec;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
-use super::container::{Prepared, join_cgroups, prepare, settle, wait_and_exec};
+use super::container::{Home, Prepared, join_cgroups, prepare, settle, wait_and_exec};
 use super::{Channel, Stdio, privileges, terminal};
 use crate::fault::{Outcome, Stage};
+use crate::users::{Needed, Users};
 
 /// The container to enter.
 #[derive(Debug, Clone, Copy)]
@@ -21,13 +22,16 @@ pub(crate) struct Target<'a> {
 }
 
 /// The child's life. Its PID namespace is the container's by birth.
-pub(crate) fn run(spec: &ExecSpec, target: &Target<'_>, stdio: Stdio, channel: Channel) -> ! {
+pub(crate) fn run(spec: &ExecSpec, target: &Target<'_>, users: Needed, stdio: Stdio, channel: Channel) -> ! {
     let mut warnings = Vec::new();
     // What needs the host's file system, or the shim's descriptors, comes before the container can look at this process
     // with anything of the shim still open.
     let outside = enter(spec, target, &mut warnings);
-    let channel = settle(stdio, channel).unwrap_or_else(|_| podd_sys::fork::exit_now(1));
-    let outcome = outside.and_then(|()| set_up(spec, warnings)).and_then(|prepared| wait_and_exec(prepared, &channel));
+    let settled = settle(stdio, channel, users);
+    let (channel, users) = settled.unwrap_or_else(|_| podd_sys::fork::exit_now(1));
+    let outcome = outside
+        .and_then(|()| set_up(spec, users.own(), warnings))
+        .and_then(|prepared| wait_and_exec(prepared, &channel));
     channel.finish(outcome)
 }
 
@@ -44,9 +48,13 @@ fn enter(spec: &ExecSpec, target: &Target<'_>, warnings: &mut Vec<String>) -> Ou
     move_into_thread_name_spaces(target.pidfd, kinds).stage("enter container")
 }
 
-fn set_up(spec: &ExecSpec, warnings: Vec<String>) -> Outcome<Prepared> {
+fn set_up(spec: &ExecSpec, users: Option<&Users>, warnings: Vec<String>) -> Outcome<Prepared> {
+    if let Some(users) = users {
+        users.own_files()?;
+    }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::openat(CWD, "/", flags, Mode::empty()).stage("open root")?;
     let terminal = spec.tty.then(|| terminal::open(std::os::fd::AsFd::as_fd(&root), spec.window)).transpose()?;
-    prepare(&spec.process, &root, terminal, warnings)
+    let home = Home { users, own_mounts: false };
+    prepare(&spec.process, &root, &home, terminal, warnings)
 }

@@ -37,7 +37,7 @@ pub(crate) fn run(cgroup_join: &[PathBuf], channel: Channel) -> ! {
 }
 
 /// Closes every other descriptor.
-fn keep_only(channel: Channel) -> Outcome<Channel> {
+pub(crate) fn keep_only(channel: Channel) -> Outcome<Channel> {
     const CHANNEL: i32 = 0;
     exec::place(&channel.0, CHANNEL).stage("place channel")?;
     // Not dropped: its number is about to be closed with all others.

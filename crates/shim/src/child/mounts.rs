@@ -3,16 +3,18 @@
 //! Destinations are hostile (the image may have links there, another container of the pod may swap them meanwhile): each is
 //! resolved inside the root to a descriptor, and the mount goes onto that descriptor.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
-use podd_shim::wire::{self, ContainerSpec, Mount, MountKind, ShimErrorKind};
-use podd_sys::mount::{Attributes, MountAttr, Propagation, attach, clone_tree, filesystem, set_attributes};
+use podd_shim::wire::{self, ContainerSpec, IdMaps, Mount, MountKind, ShimErrorKind};
+use podd_sys::mount::{Attributes, MountAttr, Propagation, attach, clone_tree, filesystem, map_ids, set_attributes};
 use podd_sys::resolve::{Leaf, ensure_in_root, in_root};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, fstatfs};
 
 use super::{device, rootfs};
 use crate::fault::{Outcome, Stage, refuse};
+use crate::users::Needed;
 
 /// A mount that every container has.
 struct Default {
@@ -77,7 +79,9 @@ pub(super) struct Plan<'a> {
 
 /// Orders the mounts and takes hold of the sources. That comes before this namespace's mounts are made private: a copy
 /// made now still belongs to the host's peer group, which is what propagation lives on.
-pub(super) fn plan(spec: &ContainerSpec) -> Outcome<Plan<'_>> {
+///
+/// Sources are shown by other ids here, too, since a copy can be only as long as it is attached nowhere.
+pub(super) fn plan<'a>(spec: &'a ContainerSpec, users: &Needed) -> Outcome<Plan<'a>> {
     let replaced = |row: &Default| spec.mounts.iter().any(|mount| mount.destination == Path::new(row.destination));
     let mut steps: Vec<Planned<'_>> = DEFAULTS.iter().filter(|row| !replaced(row)).map(Planned::Default).collect();
     for mount in &spec.mounts {
@@ -87,7 +91,11 @@ pub(super) fn plan(spec: &ContainerSpec) -> Outcome<Plan<'_>> {
         }
         let tree = match &mount.kind {
             MountKind::Bind { source, recursive } => {
-                Some(clone_tree(CWD, source, *recursive).on("open mount source", source)?)
+                let tree = clone_tree(CWD, source, *recursive).on("open mount source", source)?;
+                if let Some(ids) = &mount.ids {
+                    show_by(ids, users, &tree, source, *recursive)?;
+                }
+                Some(tree)
             }
             _ => None,
         };
@@ -97,7 +105,30 @@ pub(super) fn plan(spec: &ContainerSpec) -> Outcome<Plan<'_>> {
     Ok(Plan { steps, sysfs_writable: spec.sysfs_writable })
 }
 
+/// Maps the ids of a bind mount.
+fn show_by(ids: &IdMaps, users: &Needed, tree: &OwnedFd, source: &Path, recursive: bool) -> Outcome<()> {
+    let users = users.with_ids(ids).ok_or_else(|| {
+        refuse(ShimErrorKind::System, "map ids", format!("there is no namespace for {}", source.display()))
+    })?;
+    match map_ids(tree.as_fd(), users.namespace.as_fd(), recursive) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            let message = format!("the file system of {} cannot be mounted with other ids", source.display());
+            Err(refuse(ShimErrorKind::Invalid, "map ids", message))
+        }
+        outcome => outcome.on("map ids", source),
+    }
+}
+
 impl Plan<'_> {
+    /// The layers of image volumes.
+    pub(super) fn layers(&self) -> impl Iterator<Item = &Path> {
+        let images = self.steps.iter().filter_map(|step| match step {
+            Planned::Asked(Mount { kind: MountKind::Image { lower, .. }, .. }, _) => Some(lower),
+            _ => None,
+        });
+        images.flatten().map(PathBuf::as_path)
+    }
+
     /// Stacks the layers of images. That comes after this namespace's mounts were made private, and before the root is
     /// mounted, which may lie over the same layers.
     pub(super) fn open_images(&mut self) -> Outcome<()> {

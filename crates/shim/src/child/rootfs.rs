@@ -1,18 +1,39 @@
 //! The root file system: layers stacked, mounted where the child can pivot into them.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use podd_shim::wire::{Rootfs, ShimErrorKind};
 use podd_sys::mount::{
-    Attributes, MountAttr, Overlay, Propagation, attach, clone_tree, overlay, overlay_at, set_attributes,
+    Attributes, MountAttr, Overlay, Propagation, attach, clone_tree, map_ids, overlay, overlay_at, set_attributes,
 };
 use podd_sys::resolve::in_root;
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
 use rustix::mount::{UnmountFlags, unmount};
 
 use crate::fault::{Outcome, Stage, refuse};
+use crate::users::Users;
+
+/// Has the layers' files belong to the users of a user namespace, and the writable layer's root to its root. In this mount
+/// namespace that nobody shares each layer is covered by itself with other ids; overlay finds those. `more` are layers of
+/// other images.
+pub(super) fn show_as<'a>(spec: &'a Rootfs, more: impl Iterator<Item = &'a Path>, users: &Users) -> Outcome<()> {
+    let layers: BTreeSet<&Path> = spec.lower.iter().map(PathBuf::as_path).chain(more).collect();
+    for layer in layers {
+        let target = open_directory(layer)?;
+        let tree = clone_tree(CWD, layer, false).on("clone layer", layer)?;
+        map_ids(tree.as_fd(), users.namespace.as_fd(), false).on("map ids of layer", layer)?;
+        attach(tree.as_fd(), target.as_fd()).on("attach layer", layer)?;
+    }
+    if let Some(upper) = &spec.upper {
+        let (uid, gid) = users.outside(0, 0)?;
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        rustix::fs::chownat(CWD, upper, uid, gid, AtFlags::SYMLINK_NOFOLLOW).on("give writable layer away", upper)?;
+    }
+    Ok(())
+}
 
 /// Mounts the root and gives its directory. `wanted` are the mount points that have to exist in it or be made.
 ///

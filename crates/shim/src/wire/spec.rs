@@ -26,6 +26,56 @@ pub struct SandboxSpec {
     /// The reaper's cgroup, in the form of `cgroup_join`: the pod's.
     #[serde(default)]
     pub init_cgroup_join: Vec<PathBuf>,
+    /// The pod has a user namespace of its own, which the shim makes.
+    #[serde(default)]
+    pub user: Option<UserNamespace>,
+}
+
+/// A pod's user namespace, and those that belong to it because they are made inside.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct UserNamespace {
+    /// Its ids; id 0 inside has to be among them.
+    pub ids: IdMaps,
+    /// The namespaces that are made in it (net, ipc, uts), rather than given as descriptors.
+    #[serde(default)]
+    pub inside: Vec<NamespaceKind>,
+    /// Host name, for a UTS namespace made inside.
+    #[serde(default)]
+    pub hostname: Option<String>,
+    /// Kernel parameters by file below `/proc/sys`, which belong to the namespaces made inside.
+    #[serde(default)]
+    pub sysctls: Vec<(String, String)>,
+}
+
+/// What ids of a user namespace are outside of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMaps {
+    /// Users.
+    pub uids: Vec<IdRange>,
+    /// Groups.
+    pub gids: Vec<IdRange>,
+}
+
+/// Ids from `inside` are those from `outside` of the host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// The first in the namespace.
+    pub inside: u32,
+    /// The first on the host.
+    pub outside: u32,
+    /// How many.
+    pub count: u32,
+}
+
+impl IdMaps {
+    /// The host's ids of a user and a group in the namespace.
+    pub fn outside(&self, uid: u32, gid: u32) -> Option<(u32, u32)> {
+        let find = |ranges: &[IdRange], id: u32| {
+            let range = ranges.iter().find(|range| id >= range.inside && id - range.inside < range.count)?;
+            range.outside.checked_add(id - range.inside)
+        };
+        Some((find(&self.uids, uid)?, find(&self.gids, gid)?))
+    }
 }
 
 /// A namespace that a sandbox can own.
@@ -40,6 +90,8 @@ pub enum NamespaceKind {
     Uts,
     /// Process ids (in replies only: the shim makes it).
     Pid,
+    /// Users and groups (in replies only: the shim makes it).
+    User,
 }
 
 /// Everything that makes a container.
@@ -252,6 +304,9 @@ pub struct Mount {
     /// `noexec`.
     #[serde(default)]
     pub noexec: bool,
+    /// A bind mount shows files by these ids: who is `inside` on the disk is `outside` to the machine.
+    #[serde(default)]
+    pub ids: Option<IdMaps>,
 }
 
 /// What a mount shows.
@@ -345,7 +400,7 @@ pub enum DeviceKind {
     Fifo,
 }
 
-/// The namespaces of a container; the mount namespace is always its own.
+/// The namespaces of a container; the mount namespace is always its own, the user namespace the sandbox's if that has one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespaces {
     /// Network.

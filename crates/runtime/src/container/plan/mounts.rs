@@ -10,6 +10,7 @@ use super::Context;
 use crate::error::{CriError, Result};
 use crate::paths::SandboxPaths;
 use crate::records::{MountMeta, NamespaceMode, SandboxMeta, VolumeImage};
+use crate::sandbox::plan::users;
 
 /// Where the host keeps its shared memory.
 const HOST_SHM: &str = "/dev/shm";
@@ -94,12 +95,10 @@ fn bind(mount: &CriMount) -> Result<Mount> {
     if !mount.image_sub_path.is_empty() {
         return refuse("image_sub_path needs image".into());
     }
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(CriError::Unsupported(format!(
-            "mount at {:?}: uidMappings and gidMappings are not implemented",
-            mount.container_path
-        )));
-    }
+    let ids = match users::of_mount(&mount.uid_mappings, &mount.gid_mappings) {
+        Ok(ids) => ids,
+        Err(error) => return refuse(error.to_string()),
+    };
     let destination = destination(mount)?;
     let host = Path::new(&mount.host_path);
     if !host.is_absolute() || mount.host_path.contains('\0') {
@@ -120,6 +119,7 @@ fn bind(mount: &CriMount) -> Result<Mount> {
         readonly: mount.readonly,
         recursive_readonly: mount.recursive_read_only,
         propagation,
+        ids,
         ..Mount::default()
     })
 }

@@ -4,6 +4,8 @@ use podd_cri::v1::{
     LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceOption, PodSandboxMetadata, PortMapping, UserNamespace,
 };
 
+use podd_cri::v1::NamespaceMode as Mode;
+
 use super::*;
 
 fn config(
