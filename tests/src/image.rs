@@ -69,6 +69,14 @@ fn stack(directory: &Path, name: &str, config: serde_json::Value, layers: &[Vec<
     path
 }
 
+/// The same file system in files, as a registry takes it.
+///
+/// # Panics
+/// When busybox-static is not installed.
+pub fn in_layers(directory: &Path, config: serde_json::Value) -> debian::Image {
+    debian::Image::new(vec![debian::Layer::plain(directory.join("busybox.tar"), &layer())], config)
+}
+
 fn layer() -> Vec<u8> {
     let program = std::fs::read(PROGRAM).unwrap_or_else(|error| panic!("{PROGRAM} (package busybox-static): {error}"));
     let mut tar = tar::Builder::new(Vec::new());

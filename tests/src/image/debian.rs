@@ -43,6 +43,13 @@ pub struct Layer {
 }
 
 impl Layer {
+    /// An uncompressed layer, written to `path`.
+    pub(super) fn plain(path: PathBuf, tar: &[u8]) -> Layer {
+        fs::write(&path, tar).expect("the layer is written");
+        let digest = digest(&path);
+        Layer { path, media_type: PLAIN, diff_id: digest.clone(), digest }
+    }
+
     /// The blob's length in bytes.
     pub fn size(&self) -> u64 {
         fs::metadata(&self.path).expect("the layer is there").len()
@@ -115,10 +122,7 @@ pub fn packages(names: &[&str], below: &[&str]) -> Layer {
 pub fn files(directory: &Path, name: &str, fill: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Layer {
     let mut tar = tar::Builder::new(Vec::new());
     fill(&mut tar);
-    let path = directory.join(name);
-    fs::write(&path, tar.into_inner().expect("in memory")).expect("the layer is written");
-    let digest = digest(&path);
-    Layer { path, media_type: PLAIN, diff_id: digest.clone(), digest }
+    Layer::plain(directory.join(name), &tar.into_inner().expect("in memory"))
 }
 
 /// The files of the packages, and of all that they need.
