@@ -2,6 +2,7 @@
 //! protection there is, and it is set before the path exists.
 
 mod codes;
+mod deadline;
 
 use std::fs::{File, Permissions};
 use std::future::Future;
@@ -81,6 +82,7 @@ pub async fn serve(
     let running = TaskTracker::new();
     let shared = Shared { runtime, images, ending: ending.clone(), running: running.clone() };
     let serving = tonic::transport::Server::builder()
+        .layer(tower::layer::layer_fn(deadline::InTime))
         .layer(tower::util::MapResponseLayer::new(codes::corrected))
         .add_service(
             RuntimeServiceServer::new(shared.clone())

@@ -103,6 +103,27 @@ async fn a_call_that_changes_something_ends_though_its_caller_is_gone() {
 }
 
 #[tokio::test]
+async fn a_call_that_takes_longer_than_its_caller_waits_exceeds_its_deadline() {
+    let node = node().await;
+    let channel = tonic::transport::Endpoint::from_static("http://localhost");
+    let path = node.path.clone();
+    let connector = tower::service_fn(move |_| {
+        let path = path.clone();
+        async move { tokio::net::UnixStream::connect(path).await.map(hyper_util::rt::TokioIo::new) }
+    });
+    let channel = channel.connect_with_connector(connector).await.unwrap();
+    let mut client = runtime_service_client::RuntimeServiceClient::new(channel);
+    // The client itself would wait: only the server is told how long.
+    let mut request = Request::new(StopContainerRequest::default());
+    request.metadata_mut().insert("grpc-timeout", "100m".parse().unwrap());
+    let status = client.stop_container(request).await.unwrap_err();
+    assert_eq!(
+        (status.code(), status.message()),
+        (tonic::Code::DeadlineExceeded, "the call took longer than its caller waits")
+    );
+}
+
+#[tokio::test]
 async fn an_open_event_stream_does_not_keep_the_server_from_ending() {
     let node = node().await;
     let client = client::connect(&node.path).await.unwrap();
