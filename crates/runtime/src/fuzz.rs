@@ -68,6 +68,8 @@ fn any_message_is_a_plan_or_refused() {
             log_limits: crate::LogLimits::default(),
             seccomp: None,
             kernel: (6, 18),
+            selinux: false,
+            target: None,
         };
         let plan = container::plan(context, &config)?;
         let _limits = limits::limits(&plan.resources);

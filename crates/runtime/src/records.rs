@@ -14,5 +14,5 @@ mod types;
 pub(crate) use file::{Record, Records, Syncer};
 pub(crate) use types::{
     ContainerMeta, ContainerStatus, Exit, ImageNames, MountMeta, NamespaceMode, Namespaces, Owner, PodResources,
-    PortMeta, Reason, Resources, SandboxMeta, SandboxStage, SandboxStatus, Stage, User, VolumeImage,
+    PortMeta, Reason, Resources, SandboxMeta, SandboxStage, SandboxStatus, Stage, User, VolumeImage, mappings,
 };

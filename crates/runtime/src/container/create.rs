@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use podd_cgroup::Limits;
@@ -17,7 +18,7 @@ use crate::engine::{Engine, blocking, new_id};
 use crate::error::{Context, CriError, Result};
 use crate::hooks;
 use crate::paths::ContainerPaths;
-use crate::records::{ContainerStatus, SandboxStage, Stage, User};
+use crate::records::{ContainerStatus, NamespaceMode, SandboxStage, Stage, User};
 use crate::request::check_container;
 use crate::sandbox::{Sandbox, Shim};
 use crate::seccomp;
@@ -80,6 +81,7 @@ impl Engine {
         let edits = cdi::resolve(&self.config.cdi_dirs, &cdi::wanted(config)?)?;
         let hook_files = hooks::directory::read(&self.config.hooks_dirs)?;
         let paths = self.paths.container(&id);
+        let target = self.target_of(sandbox, config)?;
         let context = plan::Context {
             id: &id,
             now: now(),
@@ -95,6 +97,8 @@ impl Engine {
             hook_files: &hook_files,
             log_limits: self.config.log_limits,
             seccomp: plan::seccomp_file(config)?.map(|path| seccomp::read(&path)).transpose()?,
+            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+            target: target.as_ref().map(|target| target.id()),
             kernel: seccomp::version(&rustix::system::uname().release().to_string_lossy()).unwrap_or_default(),
         };
         let plan = plan::plan(context, config)?;
@@ -134,6 +138,23 @@ impl Engine {
             leases.push(lease);
         }
         Ok((images, leases))
+    }
+
+    /// The container whose processes a new one is to join: of the same sandbox, and running.
+    fn target_of(&self, sandbox: &Sandbox, config: &ContainerConfig) -> Result<Option<Arc<Container>>> {
+        let security = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+        let Some(options) = security.and_then(|security| security.namespace_options.as_ref()) else { return Ok(None) };
+        if NamespaceMode::from_cri(options.pid) != Some(NamespaceMode::Target) || options.target_id.is_empty() {
+            return Ok(None);
+        }
+        let target = self.registry.container(&options.target_id)?;
+        if target.sandbox.id() != sandbox.id() {
+            return Err(CriError::invalid(format!("target_id {} is a container of another sandbox", target.id())));
+        }
+        if !target.is_running() {
+            return Err(CriError::Precondition(format!("target container {} is not running", target.id())));
+        }
+        Ok(Some(target))
     }
 
     async fn make_container(

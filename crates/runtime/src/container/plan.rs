@@ -56,6 +56,10 @@ pub(crate) struct Context<'a> {
     pub(crate) seccomp: Option<Profile>,
     /// This machine's version and patch level.
     pub(crate) kernel: (u32, u32),
+    /// This machine has SELinux.
+    pub(crate) selinux: bool,
+    /// The container whose processes the new one joins, by its whole id.
+    pub(crate) target: Option<&'a str>,
 }
 
 /// A container worked out.
@@ -84,7 +88,7 @@ pub(crate) fn plan(context: Context<'_>, config: &ContainerConfig) -> Result<Pla
     }
     let resources = Resources::from(&linux.resources.unwrap_or_default());
     let image = context.image.config.config().clone().unwrap_or_default();
-    let namespaces = namespaces(&security, context.sandbox)?;
+    let namespaces = namespaces(&security, context.sandbox, context.target)?;
     let process = process::plan(config, &security, &image, &context, resources.oom_score_adj)?;
     let (mounts, sources, shown) = mounts::plan(config, &security, &context)?;
     let volumes = context.volumes.iter().flatten().map(AsRef::as_ref);
@@ -160,7 +164,11 @@ pub(crate) fn hook_annotations(
     container.iter().chain(pod).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-fn namespaces(security: &LinuxContainerSecurityContext, sandbox: &SandboxMeta) -> Result<WireNamespaces> {
+fn namespaces(
+    security: &LinuxContainerSecurityContext,
+    sandbox: &SandboxMeta,
+    target: Option<&str>,
+) -> Result<WireNamespaces> {
     let option = security.namespace_options.clone().unwrap_or_default();
     let mode = |what: &str, number: i32| {
         NamespaceMode::from_cri(number)
@@ -179,10 +187,10 @@ fn namespaces(security: &LinuxContainerSecurityContext, sandbox: &SandboxMeta) -
         (NamespaceMode::Pod, _) => {
             return Err(CriError::invalid("the sandbox has no pid namespace that its containers could share"));
         }
-        (NamespaceMode::Target, _) if option.target_id.is_empty() => {
-            return Err(CriError::invalid("pid namespace TARGET needs target_id"));
-        }
-        (NamespaceMode::Target, _) => PidNamespace::Target(option.target_id),
+        (NamespaceMode::Target, _) => match target {
+            Some(target) => PidNamespace::Target(target.to_owned()),
+            None => return Err(CriError::invalid("pid namespace TARGET needs target_id")),
+        },
     };
     let ipc = scope("ipc", option.ipc)?;
     // The user namespace is the sandbox's; a container may say so again.

@@ -9,7 +9,7 @@ use podd_cri::v1::{
 use super::Container;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::records::{MountMeta, Stage};
+use crate::records::{MountMeta, Stage, mappings};
 use crate::signals;
 
 impl Engine {
@@ -85,6 +85,7 @@ impl Container {
 }
 
 fn mount(mount: &MountMeta) -> Mount {
+    let ids = mount.ids.clone().unwrap_or_default();
     Mount {
         container_path: mount.container_path.clone(),
         host_path: mount.host_path.clone(),
@@ -92,6 +93,8 @@ fn mount(mount: &MountMeta) -> Mount {
         recursive_read_only: mount.recursive_read_only,
         selinux_relabel: mount.selinux_relabel,
         propagation: mount.propagation,
+        uid_mappings: mappings(&ids.uids),
+        gid_mappings: mappings(&ids.gids),
         image: mount.image.as_ref().map(|image| ImageSpec {
             image: image.requested.clone(),
             user_specified_image: image.user_specified.clone(),
@@ -99,6 +102,5 @@ fn mount(mount: &MountMeta) -> Mount {
             ..Default::default()
         }),
         image_sub_path: mount.image.as_ref().map(|image| image.sub_path.clone()).unwrap_or_default(),
-        ..Default::default()
     }
 }

@@ -141,6 +141,9 @@ pub(crate) struct MountMeta {
     pub(crate) selinux_relabel: bool,
     /// CRI's number for the propagation.
     pub(crate) propagation: i32,
+    /// The ids that it is shown by.
+    #[serde(default)]
+    pub(crate) ids: Option<IdMaps>,
     /// The image that it shows instead of a host path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) image: Option<VolumeImage>,
@@ -317,12 +320,14 @@ impl Namespaces {
     }
 }
 
+/// Ranges of ids in CRI's words.
+pub(crate) fn mappings(ranges: &[IdRange]) -> Vec<v1::IdMapping> {
+    let mapping =
+        |range: &IdRange| v1::IdMapping { host_id: range.outside, container_id: range.inside, length: range.count };
+    ranges.iter().map(mapping).collect()
+}
+
 fn users_to_cri(ids: &IdMaps) -> v1::UserNamespace {
-    let mappings = |ranges: &[IdRange]| {
-        let mapping =
-            |range: &IdRange| v1::IdMapping { host_id: range.outside, container_id: range.inside, length: range.count };
-        ranges.iter().map(mapping).collect()
-    };
     v1::UserNamespace { mode: v1::NamespaceMode::Pod as i32, uids: mappings(&ids.uids), gids: mappings(&ids.gids) }
 }
 

@@ -196,6 +196,7 @@ fn meta(mount: &CriMount, image: Option<&Image>) -> MountMeta {
         recursive_read_only: mount.recursive_read_only,
         selinux_relabel: mount.selinux_relabel,
         propagation: mount.propagation,
+        ids: users::of_mount(&mount.uid_mappings, &mount.gid_mappings).ok().flatten(),
         image: image.map(|image| {
             let asked = mount.image.clone().unwrap_or_default();
             VolumeImage {

@@ -31,7 +31,7 @@ pub(super) fn plan(
         user: user(security, image)?,
         capabilities,
         no_new_privileges: security.no_new_privs,
-        seccomp: security::profiles(security, context.seccomp.as_ref(), &conditions)?,
+        seccomp: security::profiles(security, context.seccomp.as_ref(), &conditions, context.selinux)?,
         rlimits: Vec::new(),
         oom_score_adj: Some(
             i32::try_from(oom_score_adj)

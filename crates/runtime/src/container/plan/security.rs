@@ -48,10 +48,15 @@ pub(super) fn profiles(
     security: &LinuxContainerSecurityContext,
     profile: Option<&Profile>,
     conditions: &Conditions,
+    has_selinux: bool,
 ) -> Result<Seccomp> {
     if let Some(options) = &security.selinux_options {
+        if !is_level(&options.level) {
+            return Err(CriError::invalid(format!("selinux_options.level {:?} is no level", options.level)));
+        }
         let parts = [&options.user, &options.role, &options.r#type, &options.level];
-        if parts.iter().any(|part| !part.is_empty()) {
+        // Without SELinux labels mean nothing, and callers set them for all their nodes alike.
+        if has_selinux && parts.iter().any(|part| !part.is_empty()) {
             return Err(CriError::Unsupported("selinux_options: SELinux is not implemented".into()));
         }
     }
@@ -92,6 +97,21 @@ pub(crate) fn seccomp_file(config: &ContainerConfig) -> Result<Option<String>> {
     }
 }
 
+/// `s0`, `s0-s1`, `s0:c1.c3,c7`; nothing is a level too.
+fn is_level(level: &str) -> bool {
+    let (range, categories) = match level.split_once(':') {
+        Some((range, categories)) => (range, Some(categories)),
+        None => (level, None),
+    };
+    let number = |text: &str, prefix: char, longest: usize| {
+        let digits = text.strip_prefix(prefix).unwrap_or_default();
+        (1..=longest).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let sensitivities = range.split('-').count() <= 2 && range.split('-').all(|part| number(part, 's', 1));
+    let category = |part: &str| part.split('.').count() <= 2 && part.split('.').all(|part| number(part, 'c', 4));
+    level.is_empty() || (sensitivities && categories.is_none_or(|all| all.split(',').all(category)))
+}
+
 /// The profile in the new field, else in the old one, else none.
 fn either(new: Option<&SecurityProfile>, old: Option<SecurityProfile>) -> (ProfileType, String) {
     match new.cloned().or(old) {
@@ -124,4 +144,29 @@ fn security_profile_of_path(field: &str, text: &str) -> Result<Option<SecurityPr
         },
     };
     Ok(Some(SecurityProfile { profile_type: kind as i32, localhost_ref: name.to_owned() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_told_from_what_is_none() {
+        for level in ["", "s0", "s0-s9", "s0:c0", "s0:c1.c3,c1023", "s0-s1:c5,c6.c7"] {
+            assert!(is_level(level), "{level}");
+        }
+        for level in ["s", "s10", "s0-s1-s2", "c1", "s0:", "s0:c", "s0:c1,", "s0:c1.c2.c3", "s0:c12345", "s0:c1:c2"] {
+            assert!(!is_level(level), "{level}");
+        }
+    }
+
+    #[test]
+    fn labels_are_passed_over_without_selinux_and_refused_with_it() {
+        let options = podd_cri::v1::SeLinuxOption { r#type: "t".into(), ..Default::default() };
+        let security = LinuxContainerSecurityContext { selinux_options: Some(options), ..Default::default() };
+        let conditions = Conditions { capabilities: 0, kernel: (6, 1) };
+        assert_eq!(profiles(&security, None, &conditions, false).unwrap(), Seccomp::Unconfined);
+        let error = profiles(&security, None, &conditions, true).unwrap_err();
+        assert!(matches!(error, CriError::Unsupported(_)), "{error}");
+    }
 }
