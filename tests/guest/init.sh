@@ -15,6 +15,7 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 # Overlay wants a file system with extended attributes for what it writes.
 for directory in /tmp /var /run; do mount -t tmpfs tmpfs $directory; done
 mkdir -p /var/lib /var/log
+ln -s /run /var/run
 ip link set lo up
 stty -F /dev/ttyS1 -onlcr
 # The file system that the kernel unpacked cannot be pivoted away from; one mounted over it can.

@@ -58,11 +58,18 @@ impl Guest {
 
     /// Makes the machine's systemd the guest's first process.
     pub(crate) fn systemd(&mut self) -> Result<()> {
-        for program in ["/lib/systemd/systemd", "/bin/systemctl"] {
-            ensure!(Path::new(program).exists(), "{program} is missing: apt-get install systemd");
+        for program in ["/lib/systemd/systemd", "/bin/systemctl", "/bin/busctl", "/bin/dbus-daemon"] {
+            ensure!(Path::new(program).exists(), "{program} is missing: apt-get install systemd dbus");
             self.files.program(Path::new(program), program)?;
         }
-        self.files.file("/etc/systemd/system/jobs.service", 0o644, include_bytes!("jobs.service"));
+        for (name, unit) in [
+            ("jobs.service", &include_bytes!("jobs.service")[..]),
+            ("dbus.service", include_bytes!("dbus.service")),
+            ("dbus.socket", include_bytes!("dbus.socket")),
+        ] {
+            self.files.file(format!("/etc/systemd/system/{name}"), 0o644, unit);
+        }
+        self.files.file("/etc/bus.conf", 0o644, include_bytes!("bus.conf"));
         self.files.file("/etc/os-release", 0o644, b"ID=guest\n");
         Ok(())
     }

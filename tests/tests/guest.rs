@@ -98,7 +98,11 @@ fn pods_are_slices_and_scopes_of_a_systemd() -> Result<()> {
     MODULES.iter().for_each(|name| guest.module(name));
     let program = programs::black_box("systemd")?;
     guest.files().program(&program.path, "/tests/systemd")?;
-    guest.job("systemd", "/tests/systemd --include-ignored --test-threads 1");
+    guest.job(
+        "systemd",
+        "until timeout 3 busctl status org.freedesktop.systemd1 > /dev/null 2>&1; do sleep 0.1; done
+        /tests/systemd --include-ignored --test-threads 1",
+    );
     check(&guest.run()?)
 }
 

@@ -10,8 +10,9 @@
 //! Limits are told to systemd *and* written to the files: systemd writes its own values again whenever it is reloaded, and
 //! has no properties for some of them.
 //!
-//! Each operation has a connection of its own, to the socket that `systemctl` uses as root or else the system bus: a
-//! connection that is kept would break whenever systemd is executed anew.
+//! Each operation has a connection of its own to the system bus: one that is kept would break whenever the bus is started
+//! anew. The private socket that `systemctl` uses as root is no way for zbus: what systemd says there has a sender that is no
+//! unique name, which zbus does not read.
 
 mod names;
 
@@ -26,8 +27,6 @@ use crate::error::{CriError, Result};
 
 pub(crate) use names::{leaf, own_slice, slice_path, unit_of};
 
-/// Where systemd listens for root, without a bus in between.
-const PRIVATE: &str = "/run/systemd/private";
 /// How long systemd may take for one operation.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The period that systemd and the kernel take when none is said.
@@ -38,7 +37,8 @@ const PERCENT: u64 = 10_000;
 /// The way to systemd.
 #[derive(Clone, Debug)]
 pub(crate) struct Systemd {
-    socket: PathBuf,
+    /// Where somebody listens without a bus in between; none is the system bus.
+    peer: Option<PathBuf>,
     patience: Duration,
 }
 
@@ -65,7 +65,7 @@ trait Manager {
 
 impl Default for Systemd {
     fn default() -> Self {
-        Self { socket: PRIVATE.into(), patience: PATIENCE }
+        Self { peer: None, patience: PATIENCE }
     }
 }
 
@@ -150,9 +150,12 @@ impl Systemd {
     }
 
     async fn manager(&self) -> zbus::Result<ManagerProxy<'static>> {
-        let connection = match tokio::net::UnixStream::connect(&self.socket).await {
-            Ok(stream) => zbus::connection::Builder::unix_stream(stream).p2p().build().await?,
-            Err(_) => zbus::Connection::system().await?,
+        let connection = match &self.peer {
+            Some(socket) => {
+                let stream = tokio::net::UnixStream::connect(socket).await?;
+                zbus::connection::Builder::unix_stream(stream).p2p().build().await?
+            }
+            None => zbus::Connection::system().await?,
         };
         let manager = ManagerProxy::new(&connection).await?;
         manager.subscribe().await?;

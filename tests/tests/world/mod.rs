@@ -28,7 +28,7 @@ pub(crate) fn on_a_node<F: Future<Output = ()>>(name: &str, work: impl FnOnce(Be
     let status = Command::new("unshare")
         .args(["--net", "--mount", "--propagation", "private", "--"])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture"])
+        .args(["--exact", name, "--nocapture", "--include-ignored"])
         .env(INSIDE, name)
         .status()
         .unwrap();

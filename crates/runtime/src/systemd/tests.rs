@@ -126,7 +126,7 @@ fn start(patience: Duration) -> (Fake, Systemd, tempfile::TempDir) {
     let listener = tokio::net::UnixListener::bind(&socket).unwrap();
     let fake = Fake::default();
     tokio::spawn(fake.clone().serve(listener));
-    (fake, Systemd { socket, patience }, place)
+    (fake, Systemd { peer: Some(socket), patience }, place)
 }
 
 fn number(unit: &Properties, name: &str) -> u64 {
