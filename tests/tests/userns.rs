@@ -84,6 +84,36 @@ fn root_in_the_pod_is_nobody_outside_and_has_its_files() {
 }
 
 #[test]
+fn devices_of_the_machine_stay_its_own_and_image_volumes_show_the_pods_ids() {
+    on_a_node("devices_of_the_machine_stay_its_own_and_image_volumes_show_the_pods_ids", |bench| async move {
+        let runtime = bench.open().await;
+        let mut pod = sandbox(&bench, "a");
+        pod.linux.as_mut().unwrap().security_context.as_mut().unwrap().privileged = true;
+        let id = run_sandbox(runtime.as_ref(), &pod).await;
+        for privileged in [false, true] {
+            let mut config = inside(&format!("c-{privileged}"), "exec sleep 1000");
+            security(&mut config).privileged = privileged;
+            if !privileged {
+                let (host_path, container_path) = ("/dev/kmsg".to_owned(), "/dev/kmsg".to_owned());
+                config.devices = vec![Device { host_path, container_path, permissions: "rwm".into() }];
+            }
+            config.mounts = vec![Mount {
+                container_path: "/volume".into(),
+                readonly: true,
+                image: Some(ImageSpec { image: podd_tests::image::BUSYBOX.into(), ..Default::default() }),
+                ..Default::default()
+            }];
+            let container = create(runtime.as_ref(), &id, &pod, config).await;
+            start(runtime.as_ref(), &container).await;
+            let seen = said(runtime.as_ref(), &container, "stat -c %u /dev/kmsg /dev/null /volume/bin /bin").await;
+            assert_eq!(seen, "65534\n0\n0\n0\n", "privileged: {privileged}");
+        }
+        remove_sandbox(runtime.as_ref(), &id).await;
+        runtime.close().await;
+    });
+}
+
+#[test]
 fn the_pods_namespaces_belong_to_its_users() {
     on_a_node("the_pods_namespaces_belong_to_its_users", |bench| async move {
         let runtime = bench.open().await;
@@ -135,11 +165,10 @@ fn users_of_a_container_and_its_execs_are_those_of_the_pod() {
         assert_eq!(said(runtime.as_ref(), &first, "id -u; id -G").await, "1234\n4321 7\n");
         let caps = said(runtime.as_ref(), &first, "grep CapEff /proc/self/status").await;
         assert_eq!(caps, "CapEff:\t0000000000000000\n");
-        let log = podd_tests::wait_for(podd_tests::SOON, "the first process has written", || {
+        podd_tests::wait_for(podd_tests::SOON, "the first process has written", || {
             let log = std::fs::read_to_string(bench.path("logs/c.log")).unwrap_or_default();
             if log.ends_with("F 1234\n") { Ok(()) } else { Err(log) }
         });
-        let () = log;
         // Who is not in the pod's ids can't run.
         let mut config = inside("d", "exec sleep 1000");
         security(&mut config).run_as_user = Some(Int64Value { value: 70_000 });

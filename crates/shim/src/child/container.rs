@@ -139,7 +139,7 @@ fn set_up(spec: &ContainerSpec, users: &Needed, channel: &Channel) -> Outcome<Pr
         users.own_files()?;
     }
     plan.apply(root.as_fd())?;
-    device::create(root.as_fd(), &spec.devices, users.own())?;
+    device::create(root.as_fd(), &spec.devices)?;
     let terminal = spec.tty.then(|| terminal::open(root.as_fd(), spec.window)).transpose()?;
     if let Some(terminal) = &terminal {
         terminal.show_as_console(root.as_fd())?;

@@ -9,7 +9,6 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid, chownat, makedev, mkdirat, m
 use rustix::io::Errno;
 
 use crate::fault::{Outcome, Stage, refuse};
-use crate::users::Users;
 
 /// Character devices of every container: name, major, minor.
 const NODES: [(&str, u32, u32); 6] =
@@ -41,8 +40,9 @@ pub(super) fn populate(dev: &OwnedFd) -> Outcome<()> {
     Ok(())
 }
 
-/// Makes the devices asked for. One that is there already (a host's `/dev` mounted over ours) is left alone.
-pub(super) fn create(root: BorrowedFd<'_>, devices: &[Device], users: Option<&Users>) -> Outcome<()> {
+/// Makes the devices asked for. Their owners are the machine's, whatever users the pod has: its root must not come to own a
+/// disk. One that is there already (a host's `/dev` mounted over ours) is left alone.
+pub(super) fn create(root: BorrowedFd<'_>, devices: &[Device]) -> Outcome<()> {
     for device in devices {
         let path = &device.path;
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
@@ -66,12 +66,7 @@ pub(super) fn create(root: BorrowedFd<'_>, devices: &[Device], users: Option<&Us
             }
             Err(error) => return Err(error).on("make device", path),
         }
-        let (uid, gid) = match users {
-            // One that nobody inside can be belongs to nobody inside.
-            Some(users) => users.ids.outside(device.uid, device.gid).unwrap_or((device.uid, device.gid)),
-            None => (device.uid, device.gid),
-        };
-        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
         chownat(parent.as_fd(), name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).on("give device away", path)?;
     }
     Ok(())

@@ -15,4 +15,5 @@ mod logs;
 mod measure;
 mod mounts;
 mod pod;
+mod users;
 mod wire;
