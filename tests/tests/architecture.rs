@@ -15,8 +15,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("podd-cgroup", &["podd-sys"]),
     ("podd-net", &["podd-sys"]),
     ("podd-cri", &[]),
+    ("podd-nri", &[]),
     ("podd-shim", &["podd-sys"]),
-    ("podd-runtime", &["podd-cri", "podd-image", "podd-manifest", "podd-net", "podd-cgroup", "podd-sys", "podd-shim"]),
+    (
+        "podd-runtime",
+        &["podd-cri", "podd-image", "podd-manifest", "podd-net", "podd-nri", "podd-cgroup", "podd-sys", "podd-shim"],
+    ),
     ("podd-api", &["podd-core", "podd-cri", "podd-manifest"]),
     ("podd-agent", &["podd-core", "podd-cri", "podd-cgroup", "podd-sys", "podd-manifest"]),
     (
@@ -34,6 +38,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "podd-sys",
         ],
     ),
+    ("podd-fuzz", &[]),
     ("podd-tests", &["podd-cri", "podd-sys"]),
 ];
 
@@ -42,7 +47,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("libc", &["podd-sys"]),
     ("cgroups-rs", &["podd-cgroup"]),
     ("netlink-packet-*", &["podd-net"]),
-    ("prost*", &["podd-cri"]),
+    ("prost*", &["podd-cri", "podd-nri"]),
     ("tonic-prost*", &["podd-cri"]),
     ("k8s-openapi", &["podd-core", "podd-api", "podd-agent", "podd"]),
     ("kube", &["podd-agent", "podd"]),
@@ -51,7 +56,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("granit-parser", &["podd-manifest"]),
     ("clap*", &["podd"]),
     ("indicatif", &["podd"]),
-    ("tokio", &["podd-cri", "podd-image", "podd-runtime", "podd-api", "podd-agent", "podd", "podd-tests"]),
+    ("tokio", &["podd-cri", "podd-image", "podd-nri", "podd-runtime", "podd-api", "podd-agent", "podd", "podd-tests"]),
 ];
 
 #[test]

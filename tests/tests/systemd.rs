@@ -15,7 +15,7 @@ const PARENT: &str = "kubepods-burstable-pod12_34.slice";
 const GROUP: &str = "/sys/fs/cgroup/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod12_34.slice";
 
 fn systemctl(arguments: &[&str]) -> String {
-    let output = Command::new("systemctl").args(arguments).output().unwrap();
+    let output = Command::new("systemctl").args(arguments).output().expect("systemctl runs");
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
@@ -39,7 +39,7 @@ fn resources(quota: i64, memory: i64) -> LinuxContainerResources {
 
 fn limited(name: &str, script: &str) -> ContainerConfig {
     let mut config = container(name, script);
-    config.linux.as_mut().unwrap().resources = Some(resources(12_345, 32 << 20));
+    config.linux.as_mut().expect("it is set").resources = Some(resources(12_345, 32 << 20));
     config
 }
 

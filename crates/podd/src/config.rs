@@ -87,6 +87,8 @@ struct RuntimeFile {
     cdi_dirs: Option<Vec<PathBuf>>,
     /// Where files lie that give containers OCI hooks, of rising priority.
     hooks_dirs: Vec<PathBuf>,
+    /// Where NRI plugins connect to `podd cri`.
+    nri_socket: Option<PathBuf>,
 }
 
 /// Everything the composition root needs to know of a node.
@@ -111,6 +113,7 @@ pub(crate) struct Settings {
     pub(crate) pinned_images: Vec<String>,
     pub(crate) cdi_dirs: Option<Vec<PathBuf>>,
     pub(crate) hooks_dirs: Vec<PathBuf>,
+    pub(crate) nri_socket: Option<PathBuf>,
     pub(crate) cgroup_driver: CgroupDriver,
 }
 
@@ -188,6 +191,7 @@ fn settings(args: NodeArgs, file: File, host_name: &str) -> anyhow::Result<Setti
         pinned_images: file.images.pinned,
         cdi_dirs: file.runtime.cdi_dirs,
         hooks_dirs: file.runtime.hooks_dirs,
+        nri_socket: file.runtime.nri_socket,
         cgroup_driver: file.runtime.cgroup_driver,
         instance,
     })

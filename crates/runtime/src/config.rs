@@ -28,6 +28,8 @@ pub struct Config {
     pub cdi_dirs: Vec<PathBuf>,
     /// Where files lie that say which containers get which OCI hooks (oci-hooks(5)), of rising priority.
     pub hooks_dirs: Vec<PathBuf>,
+    /// Where NRI plugins connect; none may without it.
+    pub nri_socket: Option<PathBuf>,
     /// Which boot this is. Anything else than the recorded one means that no process of then is left.
     pub boot_id: String,
 }
@@ -60,6 +62,7 @@ impl Config {
             log_limits: LogLimits::default(),
             cdi_dirs: ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec(),
             hooks_dirs: Vec::new(),
+            nri_socket: None,
             boot_id,
         })
     }

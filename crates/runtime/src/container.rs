@@ -39,6 +39,8 @@ pub(crate) struct Container {
     pub(crate) turn: Mutex<()>,
     /// The stop signal was sent; who stops it too waits with the first.
     stop_sent: AtomicBool,
+    /// Plugins were told of its end. Held while they are: it is the order of telling, and guards no more than this.
+    pub(crate) stop_told: Mutex<bool>,
     /// Held while poststop hooks run, so that they do once.
     poststop: Mutex<()>,
     /// Keep the layers of its images on disk.
@@ -60,6 +62,7 @@ impl Container {
             status: watch::Sender::new(status),
             turn: Mutex::new(()),
             stop_sent: AtomicBool::new(false),
+            stop_told: Mutex::new(false),
             poststop: Mutex::new(()),
             layers: std::sync::Mutex::new(layers),
         }

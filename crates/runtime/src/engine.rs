@@ -3,12 +3,13 @@
 
 use std::future::Future;
 use std::path::Path;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use podd_cgroup::{Group, Hierarchy};
 use podd_cri::streaming;
 use podd_image::Store;
 use podd_net::Network;
+use podd_nri::Plugins;
 use podd_shim::wire::Event;
 use tokio::sync::{OnceCell, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -55,6 +56,8 @@ pub(crate) struct Engine {
     pub(crate) rates: Rates,
     pub(crate) pod_cidr: Mutex<String>,
     pub(crate) warnings: Warnings,
+    /// Empty unless the configuration names a socket; see [`crate::nri`].
+    pub(crate) nri: OnceLock<Arc<Plugins>>,
     /// What the kernel can do; see [`crate::features`].
     pub(crate) features: OnceCell<Features>,
     /// The capabilities that a container can have at most.
@@ -77,6 +80,7 @@ impl Runtime {
         let engine = blocking(move || Engine::open(config)).await?;
         let engine = Arc::new(engine);
         engine.recover().await?;
+        engine.start_nri()?;
         let runtime = Arc::new(Streamed(Arc::downgrade(&engine) as Weak<Engine>));
         let options = streaming::Options::new(new_id);
         let streaming = streaming::Server::bind(runtime, options).await.context(|| "start the streaming server")?;
@@ -166,6 +170,7 @@ impl Engine {
             rates: Rates::default(),
             pod_cidr: Mutex::default(),
             warnings: Warnings::default(),
+            nri: OnceLock::new(),
             features: OnceCell::new(),
             bounding: podd_sys::capability::bounding().context(|| "read the bounding set")?,
             tasks: TaskTracker::new(),
@@ -230,6 +235,7 @@ impl Engine {
 
     fn let_go(&self) {
         self.closing.cancel();
+        self.hang_up_nri();
         for sandbox in self.registry.sandboxes() {
             if let Some(shim) = sandbox.shim_if_alive() {
                 shim.client.hang_up();

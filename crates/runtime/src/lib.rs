@@ -31,6 +31,7 @@ mod hooks;
 mod images;
 mod metrics;
 mod network;
+mod nri;
 mod paths;
 mod records;
 mod recovery;

@@ -35,7 +35,8 @@ impl RuntimePlane {
     /// A runtime in this process.
     pub(super) async fn embedded(settings: &Settings) -> anyhow::Result<Self> {
         // The agent makes its pods' groups by itself, with files.
-        let runtime = runtime(&Settings { cgroup_driver: CgroupDriver::Cgroupfs, ..settings.clone() }).await?;
+        let runtime =
+            runtime(&Settings { cgroup_driver: CgroupDriver::Cgroupfs, nri_socket: None, ..settings.clone() }).await?;
         Ok(Self {
             routes: routes::images(runtime.clone()),
             runtime: runtime.clone(),
@@ -82,6 +83,7 @@ pub(super) async fn runtime(settings: &Settings) -> anyhow::Result<Arc<Runtime>>
         config.cdi_dirs.clone_from(directories);
     }
     config.hooks_dirs.clone_from(&settings.hooks_dirs);
+    config.nri_socket.clone_from(&settings.nri_socket);
     config.log_limits = LogLimits { max_size: LOG_SIZE, max_files: LOG_FILES };
     Runtime::open(config).await.context("open the runtime")
 }

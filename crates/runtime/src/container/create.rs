@@ -8,6 +8,7 @@ use std::sync::Arc;
 use podd_cgroup::Limits;
 use podd_cri::v1::{ContainerConfig, ContainerEventType, Mount};
 use podd_image::{Image, Lease};
+use podd_nri::message::Event;
 use podd_shim::wire::{CgroupSpec, ContainerSpec, Created, Request, Response};
 
 use super::plan::{self, Plan, Source};
@@ -31,13 +32,20 @@ impl Engine {
     /// Makes a container up to the point of exec; answers its id.
     pub(crate) async fn create_container(self: Arc<Self>, sandbox: &str, config: ContainerConfig) -> Result<String> {
         check_container(&config)?;
+        let _gate = self.enter_nri().await;
         let sandbox = self.registry.sandbox(sandbox)?;
+        if sandbox.status().stage == SandboxStage::Creating {
+            // Half made: its maker has the turn, and may still fail.
+            return Err(CriError::Precondition(format!("sandbox {} is not ready", sandbox.id())));
+        }
         let _ready = sandbox.turn.read().await;
         if sandbox.status().stage != SandboxStage::Ready {
             return Err(CriError::Precondition(format!("sandbox {} is not ready", sandbox.id())));
         }
         let shim = sandbox.shim()?;
-        let (container, plan, limits) = self.record_container(&sandbox, &config)?;
+        let (mut plan, leases) = self.plan_container(&sandbox, &config)?;
+        self.adjust_plan(&sandbox, &mut plan).await?;
+        let (container, plan, limits) = self.record_container(&sandbox, plan, leases)?;
         match self.make_container(&container, &shim, plan, limits).await {
             Ok(created) => {
                 self.warnings.tell(container.id(), &created.warnings);
@@ -50,22 +58,21 @@ impl Engine {
                     status.user = Some(user);
                 })?;
                 tracing::info!(container = container.id(), sandbox = sandbox.id(), "container created");
+                self.announce_container(Event::PostCreateContainer, &container).await;
                 self.announce(container.id(), &sandbox, ContainerEventType::ContainerCreatedEvent);
                 Ok(container.id().to_owned())
             }
             Err(error) => {
                 self.give_up_container(&container).await;
+                // Plugins were asked about it; for them it ends here.
+                self.announce_container(Event::RemoveContainer, &container).await;
                 Err(error)
             }
         }
     }
 
-    /// Plans the container, takes its name and writes its record; nothing else has happened then.
-    fn record_container(
-        &self,
-        sandbox: &Arc<Sandbox>,
-        config: &ContainerConfig,
-    ) -> Result<(Arc<Container>, Plan, Limits)> {
+    /// Plans the container, and takes hold of the images that it is made of; nothing else has happened then.
+    fn plan_container(&self, sandbox: &Arc<Sandbox>, config: &ContainerConfig) -> Result<(Plan, Vec<Lease>)> {
         let image = config.image.as_ref().map(|spec| spec.image.as_str()).unwrap_or_default();
         let (image, lease) = self.images.acquire(image).map_err(crate::images::refused)?;
         let (volumes, mut leases) = self.volumes(&config.mounts)?;
@@ -101,8 +108,18 @@ impl Engine {
             target: target.as_ref().map(|target| target.id()),
             kernel: seccomp::version(&rustix::system::uname().release().to_string_lossy()).unwrap_or_default(),
         };
-        let plan = plan::plan(context, config)?;
-        let limits = limits::at_creation(&plan.resources, plan.rules.clone(), privileged);
+        Ok((plan::plan(context, config)?, leases))
+    }
+
+    /// Takes the container's name and writes its record.
+    fn record_container(
+        &self,
+        sandbox: &Arc<Sandbox>,
+        plan: Plan,
+        leases: Vec<Lease>,
+    ) -> Result<(Arc<Container>, Plan, Limits)> {
+        let id = plan.meta.id.clone();
+        let limits = limits::at_creation(&plan.resources, plan.rules.clone(), plan.privileged);
         let name = self.registry.reserve_container(sandbox.id(), &plan.meta.owner, &id)?;
         let status = ContainerStatus {
             stage: Stage::Creating,

@@ -1,7 +1,6 @@
 //! CRI's resources as the cgroup's limits.
 
 use podd_cgroup::{DeviceKind, DeviceRule, HugepageLimit, Limits};
-use podd_cri::v1::LinuxContainerResources;
 
 use crate::records::Resources;
 
@@ -50,13 +49,13 @@ pub(crate) fn limits(resources: &Resources) -> Limits {
             .map(|(page_size, limit)| HugepageLimit { page_size: page_size.clone(), limit: *limit })
             .collect(),
         unified: resources.unified.clone(),
+        pids: some(resources.pids_limit),
         ..Limits::default()
     }
 }
 
 /// What status shows after an update: each field that the update sets, else the present one.
-pub(super) fn merged(present: &Resources, update: &LinuxContainerResources) -> Resources {
-    let update = Resources::from(update);
+pub(crate) fn merged(present: &Resources, update: Resources) -> Resources {
     let number = |new: i64, old: i64| if new == 0 { old } else { new };
     let text = |new: String, old: &str| if new.is_empty() { old.to_owned() } else { new };
     let mut unified = present.unified.clone();
@@ -79,6 +78,7 @@ pub(super) fn merged(present: &Resources, update: &LinuxContainerResources) -> R
         hugepage_limits,
         unified,
         memory_swap_limit: number(update.memory_swap_limit, present.memory_swap_limit),
+        pids_limit: number(update.pids_limit, present.pids_limit),
     }
 }
 
@@ -123,8 +123,8 @@ mod tests {
     #[test]
     fn an_update_changes_what_it_names() {
         let present = Resources { cpu_shares: 2, memory_limit: 100, cpuset_cpus: "0".into(), ..Resources::default() };
-        let update = LinuxContainerResources { memory_limit_in_bytes: 200, cpu_quota: 5, ..Default::default() };
+        let update = Resources { memory_limit: 200, cpu_quota: 5, ..Resources::default() };
         let expected = Resources { memory_limit: 200, cpu_quota: 5, ..present.clone() };
-        assert_eq!(merged(&present, &update), expected);
+        assert_eq!(merged(&present, update), expected);
     }
 }

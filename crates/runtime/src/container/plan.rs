@@ -76,6 +76,8 @@ pub(crate) struct Plan {
     pub(crate) bundle: ContainerPaths,
     /// The annotations of pod and container, for hooks.
     pub(crate) hook_annotations: BTreeMap<String, String>,
+    /// It may use every device.
+    pub(crate) privileged: bool,
 }
 
 /// Decides on a container.
@@ -111,6 +113,7 @@ pub(crate) fn plan(context: Context<'_>, config: &ContainerConfig) -> Result<Pla
         tty: config.tty,
         stdin: config.stdin,
         stdin_once: config.stdin_once,
+        args: process.args.clone(),
         exec: Process { args: Vec::new(), ..process.clone() },
         hooks: Default::default(),
     };
@@ -151,7 +154,7 @@ pub(crate) fn plan(context: Context<'_>, config: &ContainerConfig) -> Result<Pla
     let mut edits = context.edits;
     edits.append(Edits { hooks, ..Edits::default() });
     let bundle = context.paths.clone();
-    let mut plan = Plan { meta, spec, resources, sources, rules: context.rules, bundle, hook_annotations };
+    let mut plan = Plan { meta, spec, resources, sources, rules: context.rules, bundle, hook_annotations, privileged };
     plan.edit(edits)?;
     Ok(plan)
 }

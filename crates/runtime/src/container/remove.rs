@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use podd_cgroup::Group;
 use podd_cri::v1::ContainerEventType;
+use podd_nri::message::Event;
 use podd_shim::wire::Request;
 
 use super::Container;
@@ -22,9 +23,13 @@ impl Engine {
     /// Removes a container, by force when it runs. One that is not there is removed already.
     pub(crate) async fn remove_container(self: Arc<Self>, id: &str) -> Result<()> {
         let Some(container) = self.registry.container_if_any(id)? else { return Ok(()) };
+        // What takes its time comes before the gate.
+        self.stop_within(&container, Duration::ZERO).await?;
+        let _gate = self.enter_nri().await;
         self.remove_whole_container(&container).await
     }
 
+    /// The caller holds the plugins' gate.
     pub(crate) async fn remove_whole_container(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
         // Before the turn: a start that hangs ends with this.
         self.stop_within(container, Duration::ZERO).await?;
@@ -34,8 +39,10 @@ impl Engine {
         }
         self.stop_within(container, Duration::ZERO).await?;
         let listed = container.is_listed();
+        self.announce_stop_inside(container).await;
         container.change(|status| status.removing = true)?;
         self.clear_container(container).await?;
+        self.announce_container(Event::RemoveContainer, container).await;
         tracing::info!(container = container.id(), "container removed");
         if listed {
             self.announce(container.id(), &container.sandbox, ContainerEventType::ContainerDeletedEvent);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use podd_cri::v1::ContainerEventType;
+use podd_nri::message::Event;
 use podd_shim::wire::{Exit as WireExit, Request, Response};
 
 use super::Container;
@@ -20,9 +21,13 @@ const UNKNOWN: i32 = 137;
 impl Engine {
     /// Lets a created container exec.
     pub(crate) async fn start_container(self: Arc<Self>, id: &str) -> Result<()> {
+        let _gate = self.enter_nri().await;
         let container = self.registry.container(id)?;
         let _turn = container.turn.lock().await;
         let shim = container.sandbox.shim()?;
+        if container.status().stage == Stage::Created {
+            self.tell_of_container(Event::StartContainer, &container).await?;
+        }
         let ready = container.change(|status| {
             if status.stage == Stage::Created && !status.removing {
                 status.stage = Stage::Starting;
@@ -42,6 +47,7 @@ impl Engine {
         match started {
             Ok(started_at) => {
                 self.note_started(&container, started_at)?;
+                self.announce_container(Event::PostStartContainer, &container).await;
                 self.run_poststart(&container).await
             }
             Err(error) => {
@@ -120,6 +126,7 @@ impl Engine {
             self.kill_group(container).await;
         }
         self.announce(container.id(), &container.sandbox, ContainerEventType::ContainerStoppedEvent);
+        self.announce_stop_later(container);
         if container.status().poststop_due {
             let (engine, ended) = (Arc::clone(self), Arc::clone(container));
             self.in_background(async move { engine.run_poststop(&ended).await });

@@ -23,7 +23,9 @@ impl Engine {
     pub(crate) async fn stop_container(self: Arc<Self>, id: &str, timeout: i64) -> Result<()> {
         let grace = Duration::from_secs(seconds("timeout", timeout)?).min(LONGEST_GRACE);
         let Some(container) = self.registry.container_if_any(id)? else { return Ok(()) };
-        self.stop_within(&container, grace).await
+        self.stop_within(&container, grace).await?;
+        self.announce_stop(&container).await;
+        Ok(())
     }
 
     pub(crate) async fn stop_within(self: &Arc<Self>, container: &Arc<Container>, grace: Duration) -> Result<()> {

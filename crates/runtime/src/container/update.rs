@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use podd_cri::v1::LinuxContainerResources;
+use podd_nri::message::Event;
 use podd_shim::wire::Request;
 
 use super::create::refused_limit;
-use super::limits;
+use super::{Container, limits};
 use crate::engine::{Engine, blocking};
 use crate::error::{Context, CriError, Result};
 use crate::records::{Resources, Stage};
@@ -16,7 +17,17 @@ impl Engine {
     /// Changes the limits of a container that has not ended.
     pub(crate) async fn update_container(self: Arc<Self>, id: &str, update: LinuxContainerResources) -> Result<()> {
         check_resources(&update)?;
+        let _gate = self.enter_nri().await;
         let container = self.registry.container(id)?;
+        let update = self.adjust_update(&container, Resources::from(&update)).await?;
+        self.change_resources(&container, update).await?;
+        self.announce_container(Event::PostUpdateContainer, &container).await;
+        Ok(())
+    }
+
+    /// As [`Self::update_container`], for whoever has asked the plugins, or is one.
+    pub(crate) async fn change_resources(&self, container: &Container, update: Resources) -> Result<()> {
+        let id = container.id();
         let _turn = container.turn.lock().await;
         let status = container.status();
         if matches!(status.stage, Stage::Creating | Stage::Exited(_)) || status.removing {
@@ -25,7 +36,7 @@ impl Engine {
         }
         let group = self.cgroups.group(&container.meta.cgroup).context(|| "name the container's cgroup")?;
         let present = status.resources;
-        let wanted = limits::limits(&Resources::from(&update));
+        let wanted = limits::limits(&update);
         let (before, undo) = (present.clone(), limits::limits(&present));
         // systemd first: it rounds, and the files have the last word.
         let unit = &container.meta.cgroup;
@@ -47,7 +58,7 @@ impl Engine {
             }
             return Err(error);
         }
-        container.change(|status| status.resources = limits::merged(&present, &update))?;
+        container.change(|status| status.resources = limits::merged(&present, update))?;
         tracing::info!(container = container.id(), "container resources updated");
         Ok(())
     }

@@ -184,6 +184,9 @@ pub(crate) struct ContainerMeta {
     /// stdin closes when the first client leaves that was attached to it.
     #[serde(default)]
     pub(crate) stdin_once: bool,
+    /// The command, for plugins to see.
+    #[serde(default)]
+    pub(crate) args: Vec<String>,
     /// What a further process in the container has in common with the first: everything but its arguments.
     pub(crate) exec: podd_shim::wire::Process,
     #[serde(default, skip_serializing_if = "Hooks::is_empty")]
@@ -265,6 +268,9 @@ pub(crate) struct Resources {
     pub(crate) hugepage_limits: Vec<(String, u64)>,
     pub(crate) unified: BTreeMap<String, String>,
     pub(crate) memory_swap_limit: i64,
+    /// Not CRI's: plugins may set it; -1 is no limit.
+    #[serde(default)]
+    pub(crate) pids_limit: i64,
 }
 
 /// The mutable part of a container's record.
@@ -344,6 +350,7 @@ impl From<&v1::LinuxContainerResources> for Resources {
             hugepage_limits: from.hugepage_limits.iter().map(|limit| (limit.page_size.clone(), limit.limit)).collect(),
             unified: from.unified.clone().into_iter().collect(),
             memory_swap_limit: from.memory_swap_limit_in_bytes,
+            pids_limit: 0,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use podd_cri::v1::ContainerEventType;
+use podd_nri::message::Event;
 
 use super::Sandbox;
 use crate::container::remove::remove_directory;
@@ -17,12 +18,14 @@ const GROUP_PATIENCE: Duration = Duration::from_secs(10);
 impl Engine {
     /// Stops a sandbox and removes it with its containers. One that is not there is removed already.
     pub(crate) async fn remove_sandbox(self: Arc<Self>, id: &str) -> Result<()> {
+        let _gate = self.enter_nri().await;
         let Some(sandbox) = self.registry.sandbox_if_any(id)? else { return Ok(()) };
         let _turn = sandbox.turn.write().await;
         if self.registry.sandbox(sandbox.id()).is_err() {
             return Ok(());
         }
         self.clear_sandbox(&sandbox).await?;
+        self.announce_sandbox(Event::RemovePodSandbox, &sandbox).await;
         tracing::info!(sandbox = sandbox.id(), "sandbox removed");
         self.announce(sandbox.id(), &sandbox, ContainerEventType::ContainerDeletedEvent);
         Ok(())

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use podd_cri::v1::{ContainerEventType, PodSandboxConfig};
+use podd_nri::message::Event;
 use podd_shim::wire::{NamespaceKind, Request, Response, SandboxSpec, UserNamespace};
 use podd_sys::namespace::{PodNamespaces, PodNamespacesSpec, create_pod_namespaces};
 use tokio::sync::oneshot;
@@ -27,9 +28,14 @@ const SHIM_OOM_SCORE_ADJ: i32 = -998;
 impl Engine {
     /// Makes a sandbox; it is ready when this returns its id.
     pub(crate) async fn run_sandbox(self: Arc<Self>, config: PodSandboxConfig, handler: &str) -> Result<String> {
+        let _gate = self.enter_nri().await;
         let sandbox = self.record_sandbox(&config, handler)?;
         let _turn = sandbox.turn.write().await;
-        match self.make_sandbox(&sandbox, &config).await {
+        let made = match self.make_sandbox(&sandbox, &config).await {
+            Ok(ips) => self.tell_of_sandbox(Event::RunPodSandbox, &sandbox, &ips).await.map(|()| ips),
+            Err(error) => Err(error),
+        };
+        match made {
             Ok(ips) => {
                 sandbox.change(|status| {
                     status.stage = SandboxStage::Ready;

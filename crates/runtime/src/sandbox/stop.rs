@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use podd_cri::v1::ContainerEventType;
+use podd_nri::message::Event;
 use podd_shim::wire::Request;
 
 use super::{Sandbox, Shim, files};
@@ -22,6 +23,7 @@ const SHIM_PATIENCE: Duration = Duration::from_secs(5);
 impl Engine {
     /// Stops a sandbox. One that is not there, or stopped, is stopped already.
     pub(crate) async fn stop_sandbox(self: Arc<Self>, id: &str) -> Result<()> {
+        let _gate = self.enter_nri().await;
         let Some(sandbox) = self.registry.sandbox_if_any(id)? else { return Ok(()) };
         let _turn = sandbox.turn.write().await;
         if self.registry.sandbox(sandbox.id()).is_err() {
@@ -31,7 +33,7 @@ impl Engine {
         self.halt_sandbox(&sandbox).await
     }
 
-    /// The caller holds the sandbox's turn.
+    /// The caller holds the plugins' gate and the sandbox's turn.
     pub(crate) async fn halt_sandbox(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
         let was_ready = sandbox.status().stage == SandboxStage::Ready;
         // First of all, so that a crash from here on is finished by the next start.
@@ -46,6 +48,12 @@ impl Engine {
         }
         for container in &containers {
             self.bury(container).await;
+        }
+        for container in &containers {
+            self.announce_stop_inside(container).await;
+        }
+        if was_ready {
+            self.announce_sandbox(Event::StopPodSandbox, sandbox).await;
         }
         self.dismiss_shim(sandbox).await;
         let (engine, stopped) = (Arc::clone(self), Arc::clone(sandbox));
@@ -73,6 +81,7 @@ impl Engine {
 
     /// The connection to a shim has ended, and nobody here has ended it.
     pub(crate) async fn on_shim_lost(self: &Arc<Self>, sandbox: &Arc<Sandbox>, shim: &Arc<Shim>) {
+        let _gate = self.enter_nri().await;
         let _turn = sandbox.turn.write().await;
         if !sandbox.shim_if_alive().is_some_and(|current| Arc::ptr_eq(&current, shim)) {
             return;
