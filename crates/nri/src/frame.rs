@@ -241,6 +241,27 @@ mod tests {
     }
 
     #[test]
+    fn a_session_reads_alike_however_it_is_cut_and_its_messages_hold() {
+        use crate::message::{ContainerRequest, CreateContainerResponse};
+
+        fn same<T: prost::Message + Default + PartialEq + std::fmt::Debug>(data: &[u8]) {
+            if let Ok(message) = T::decode(data) {
+                assert_eq!(T::decode(message.encode_to_vec().as_slice()), Ok(message));
+            }
+        }
+        podd_fuzz::run("nri_frames", |input| {
+            let whole = read(input, input.len());
+            assert_eq!(read(input, 7), whole);
+            for (connection, message) in whole.into_iter().flatten() {
+                same::<ContainerRequest>(&message.data);
+                same::<CreateContainerResponse>(&message.data);
+                let bytes = encode(connection, &message).expect("it was read");
+                assert_eq!(read(&bytes, 5), Ok(vec![(connection, message)]));
+            }
+        });
+    }
+
+    #[test]
     fn the_head_is_laid_out_as_the_protocol_says() {
         let message = Message { stream: 3, kind: Kind::Request, flags: 0, data: vec![7] };
         let expected = [0, 0, 0, 2, 0, 0, 0, 11, 0, 0, 0, 1, 0, 0, 0, 3, 1, 0, 7];
