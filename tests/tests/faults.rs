@@ -46,9 +46,15 @@ fn containers_without_room_are_told_on_their_pod_spare_the_others_and_run_once_t
 fn an_api_without_room_refuses_what_it_cannot_keep_and_goes_on_once_there_is() {
     let (node, filler) = small_disk("");
     fill(&node, &filler);
-    let refused = node.apply(&pod("during"));
+    // The database has some room of its own, which objects of a quarter of a megabyte soon use up.
+    let object = |number: usize| {
+        let data = "x".repeat(256 << 10);
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c{number}}}\ndata: {{d: {data}}}\n")
+    };
+    let refused = (0..40).map(|number| (number, node.apply(&object(number)))).find(|(_, applied)| applied.code != 0);
+    let (number, refused) = refused.expect("at some point there is no room");
     assert!(refused.refused().contains("No space left on device"), "{}", refused.stderr);
-    assert!(node.podd(&["get", "pod", "during"]).refused().contains("not found"));
+    assert!(node.podd(&["get", "configmap", &format!("c{number}")]).refused().contains("not found"));
     assert_eq!(node.podd(&["exec", "before", "--", "echo", "alive"]).ok(), "alive\n");
     node.enter(&["rm", &filler]).ok();
     node.apply_and_wait(&pod("during"));

@@ -59,7 +59,7 @@ fn members(archive: &Path) -> (Vec<u8>, Vec<u8>) {
         let mut entry = entry.expect("a member");
         let path = entry.path().expect("a path").into_owned();
         let content = match text(&path) {
-            "layer.tar" => &mut layer,
+            "layer0.tar" => &mut layer,
             "manifest.json" => continue,
             _ => &mut config,
         };
