@@ -31,7 +31,7 @@ fi
 
 # What differs from run to run: long ids are shortened, the directory of this session gets a name.
 plain() {
-    sed -E -e "s#$work#/work#g" -e 's/\b([0-9a-f]{13})[0-9a-f]{51}\b/\1/g' -e 's/\x1b\[[0-9;]*[A-Za-z]//g' -e 's/[[:space:]]+$//' \
+    sed -E -e "s#$work#/srv#g" -e 's/\b([0-9a-f]{13})[0-9a-f]{51}\b/\1/g' -e 's/\x1b\[[0-9;]*[A-Za-z]//g' -e 's/[[:space:]]+$//' \
         -e 's/^time="[^"]*" level=[a-z]* msg="(.*)"$/\1/' | cut -c1-150
 }
 # ends EXPECTED LINES COMMAND…: shows the command and as many lines of what it says, and checks how it ends.
