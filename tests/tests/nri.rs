@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use podd_cri::RuntimeService as _;
 use podd_cri::v1::{
-    CreateContainerRequest, ListContainersRequest, ListPodSandboxRequest, RunPodSandboxRequest, StopContainerRequest,
+    CreateContainerRequest, LinuxContainerResources, ListContainersRequest, ListPodSandboxRequest,
+    RemoveContainerRequest, RunPodSandboxRequest, StopContainerRequest, UpdateContainerResourcesRequest,
 };
 use podd_nri::message::*;
 use podd_nri::{Connection, Service, Side, Status};
@@ -24,6 +25,8 @@ const SOON: Duration = Duration::from_secs(10);
 struct Plugin {
     told: Mutex<Vec<String>>,
     adjust: Mutex<ContainerAdjustment>,
+    /// The memory limit that it wants for a container whenever it is asked about one.
+    update: Mutex<Option<i64>>,
 }
 
 #[async_trait::async_trait]
@@ -51,9 +54,22 @@ impl Service for Plugin {
         let adjust = Some(self.adjust.lock().expect("whole").clone());
         Ok(match method {
             "CreateContainer" => CreateContainerResponse { adjust, ..Default::default() }.encode_to_vec(),
+            "UpdateContainer" | "StopContainer" => {
+                let limit = *self.update.lock().expect("whole");
+                let id = request.container.unwrap_or_default().id;
+                // Both answers have updates in the same place.
+                let update = limit.map(|limit| update(&id, limit)).into_iter().collect();
+                StopContainerResponse { update }.encode_to_vec()
+            }
             _ => Vec::new(),
         })
     }
+}
+
+fn update(id: &str, limit: i64) -> ContainerUpdate {
+    let memory = Some(LinuxMemory { limit: OptionalInt64::some(limit), ..Default::default() });
+    let resources = Some(LinuxResources { memory, ..Default::default() });
+    ContainerUpdate { container_id: id.into(), linux: Some(LinuxContainerUpdate { resources }), ignore_failure: false }
 }
 
 impl Plugin {
@@ -172,6 +188,7 @@ fn what_a_plugin_refuses_or_podd_cannot_give_is_undone() {
         assert!(status.message().contains("the plugin does not want it"), "{status}");
         let listed = runtime.list_pod_sandbox(Request::new(ListPodSandboxRequest::default())).await.unwrap();
         assert!(listed.into_inner().items.is_empty(), "the sandbox is left");
+        assert_eq!(plugin.take()[1..], ["RunPodSandbox refused", "RemovePodSandbox refused"]);
 
         let pod = bench.sandbox("pod");
         let sandbox = world::run_sandbox(&*runtime, &pod).await;
@@ -190,10 +207,77 @@ fn what_a_plugin_refuses_or_podd_cannot_give_is_undone() {
         let status = create("c").await.unwrap_err();
         assert_eq!(status.code(), Code::Unimplemented, "{status}");
         assert!(status.message().contains("another cgroup path"), "{status}");
+        let undone = ["CreateContainer refused", "RemoveContainer refused", "CreateContainer c"];
+        assert_eq!(plugin.take()[1..4], undone);
         let listed = runtime.list_containers(Request::new(ListContainersRequest::default())).await.unwrap();
         assert!(listed.into_inner().containers.is_empty(), "a container is left");
         *plugin.adjust.lock().expect("whole") = ContainerAdjustment::default();
         create("c").await.unwrap();
+        world::remove_sandbox(&*runtime, &sandbox).await;
+        runtime.shut_down().await.unwrap();
+    });
+}
+
+#[test]
+fn a_plugin_has_the_last_word_on_an_update_and_asks_for_its_own() {
+    on_a_node("a_plugin_has_the_last_word_on_an_update_and_asks_for_its_own", |bench| async move {
+        let runtime = open(&bench).await;
+        let plugin = Arc::new(Plugin::default());
+        let connection = plugin.connect(&bench).await;
+        let pod = bench.sandbox("pod");
+        let sandbox = world::run_sandbox(&*runtime, &pod).await;
+        let script = "trap 'exit 5' TERM; while true; do sleep 0.05; done";
+        let id = world::create(&*runtime, &sandbox, &pod, container("c", script)).await;
+        world::start(&*runtime, &id).await;
+        let limit = async || {
+            let status = world::status(&*runtime, &id).await;
+            status.resources.unwrap().linux.unwrap().memory_limit_in_bytes
+        };
+        *plugin.update.lock().expect("whole") = Some(80 << 20);
+        let linux = LinuxContainerResources { memory_limit_in_bytes: 64 << 20, ..Default::default() };
+        let request = UpdateContainerResourcesRequest {
+            container_id: id.clone(),
+            linux: Some(linux),
+            ..UpdateContainerResourcesRequest::default()
+        };
+        runtime.update_container_resources(Request::new(request)).await.unwrap();
+        assert_eq!(limit().await, 80 << 20);
+        plugin.until("PostUpdateContainer c").await;
+
+        let evict = vec![ContainerEviction { container_id: id.clone(), reason: "a test".into() }];
+        let request =
+            UpdateContainersRequest { update: vec![update(&id, 96 << 20), update("nobody", 1)], evict: Vec::new() };
+        let answer: UpdateContainersResponse =
+            connection.call(RUNTIME_SERVICE, "UpdateContainers", &request, SOON).await.unwrap();
+        assert_eq!(answer.failed, [update("nobody", 1)]);
+        assert_eq!(limit().await, 96 << 20);
+        let request = UpdateContainersRequest { update: Vec::new(), evict };
+        let _none: UpdateContainersResponse =
+            connection.call(RUNTIME_SERVICE, "UpdateContainers", &request, SOON).await.unwrap();
+        assert_eq!(world::exited(&*runtime, &id).await.exit_code, 5);
+        world::remove_sandbox(&*runtime, &sandbox).await;
+        runtime.shut_down().await.unwrap();
+    });
+}
+
+/// A plugin may answer the end of a container with an update of that very one; nobody waits for himself over it.
+#[test]
+fn a_container_whose_end_is_answered_with_an_update_of_it_can_be_removed() {
+    on_a_node("a_container_whose_end_is_answered_with_an_update_of_it_can_be_removed", |bench| async move {
+        let runtime = open(&bench).await;
+        let plugin = Arc::new(Plugin::default());
+        *plugin.update.lock().expect("whole") = Some(80 << 20);
+        let _connection = plugin.connect(&bench).await;
+        let pod = bench.sandbox("pod");
+        let sandbox = world::run_sandbox(&*runtime, &pod).await;
+        // Whether the removal or the end itself is first with the news is chance, so there are several.
+        for round in 0..10 {
+            let name = format!("c{round}");
+            let id = world::create(&*runtime, &sandbox, &pod, container(&name, "exec sleep 100000")).await;
+            world::start(&*runtime, &id).await;
+            let remove = runtime.remove_container(Request::new(RemoveContainerRequest { container_id: id }));
+            tokio::time::timeout(SOON, remove).await.expect("the removal hangs").unwrap();
+        }
         world::remove_sandbox(&*runtime, &sandbox).await;
         runtime.shut_down().await.unwrap();
     });

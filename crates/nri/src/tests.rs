@@ -8,7 +8,7 @@ use tokio::net::UnixStream;
 
 use crate::connection::code;
 use crate::message::*;
-use crate::{Config, Connection, Host, NriError, Plugins, Service, Side, Status};
+use crate::{CallError, Config, Connection, Host, NriError, Plugins, Service, Side, Status};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -21,8 +21,13 @@ impl Host for Nobody {
         (vec![pod], Vec::new())
     }
 
-    async fn update(self: Arc<Self>, _: Vec<ContainerUpdate>, _: Vec<ContainerEviction>) -> Vec<ContainerUpdate> {
-        Vec::new()
+    async fn update(
+        self: Arc<Self>,
+        updates: Vec<ContainerUpdate>,
+        evict: Vec<ContainerEviction>,
+    ) -> Vec<ContainerUpdate> {
+        assert_eq!(evict.len(), 1);
+        updates.into_iter().filter(|update| update.container_id == "bad").collect()
     }
 }
 
@@ -192,4 +197,107 @@ async fn a_new_plugin_waits_for_operations_under_way() {
     drop(gate);
     connecting.await;
     assert!(!bench.plugins.is_idle());
+}
+
+/// A plugin's end of a connection on which nobody has registered.
+fn strange(plugins: &Arc<Plugins>) -> UnixStream {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let plugins = Arc::clone(plugins);
+    tokio::spawn(async move { plugins.attend(ours).await });
+    theirs
+}
+
+#[tokio::test]
+async fn a_registration_that_makes_no_sense_is_refused() {
+    let bench = Bench::new();
+    let stub = || Arc::new(Stub { name: "a", log: Arc::default(), answer: Box::new(well) });
+    for (index, name) in [("1", "a"), ("xx", "a"), ("001", "a"), ("00", "")] {
+        let connection = Connection::start(strange(&bench.plugins), Side::Plugin, stub());
+        let request =
+            RegisterPluginRequest { plugin_name: name.into(), plugin_idx: index.into(), ..Default::default() };
+        let answer: Result<Empty, _> = connection.call(RUNTIME_SERVICE, "RegisterPlugin", &request, SOON).await;
+        assert!(
+            matches!(answer, Err(CallError::Refused(status)) if status.code == code::INVALID_ARGUMENT),
+            "{index:?} {name:?}"
+        );
+    }
+    let connection = Connection::start(strange(&bench.plugins), Side::Plugin, stub());
+    let request = UpdateContainersRequest::default();
+    let early: Result<UpdateContainersResponse, _> =
+        connection.call(RUNTIME_SERVICE, "UpdateContainers", &request, SOON).await;
+    assert!(matches!(early, Err(CallError::Refused(status)) if status.code == code::FAILED_PRECONDITION));
+}
+
+#[tokio::test]
+async fn an_older_plugin_is_told_by_state_change() {
+    let bench = Bench::new();
+    let _old = bench
+        .connect("00", "old", |method| match method {
+            "RunPodSandbox" => Some(Err(Status::new(code::UNIMPLEMENTED, "no such call"))),
+            _ => Some(Ok(Vec::new())),
+        })
+        .await;
+    bench.take_log();
+    for _ in 0..2 {
+        bench.plugins.tell(Event::RunPodSandbox, &pod(), None).await.unwrap();
+    }
+    // The call of its own is tried once.
+    assert_eq!(bench.take_log(), ["old RunPodSandbox", "old StateChange", "old StateChange"]);
+}
+
+#[tokio::test]
+async fn a_plugin_that_wants_unknown_events_is_turned_away() {
+    let bench = Bench::new();
+    let answer = |_: &str| Some(Ok(ConfigureResponse { events: 1 << 20 }.encode_to_vec()));
+    let stub = Stub { name: "odd", log: Arc::default(), answer: Box::new(answer) };
+    let connection = Connection::start(strange(&bench.plugins), Side::Plugin, Arc::new(stub));
+    let request = RegisterPluginRequest { plugin_name: "odd".into(), plugin_idx: "00".into(), ..Default::default() };
+    let _registered: Empty = connection.call(RUNTIME_SERVICE, "RegisterPlugin", &request, SOON).await.unwrap();
+    tokio::time::timeout(SOON, connection.closed()).await.expect("it is closed");
+    assert!(bench.plugins.is_idle());
+}
+
+#[tokio::test]
+async fn a_validator_can_reject_what_the_others_want() {
+    let bench = Bench::new();
+    let _validator = bench
+        .connect("00", "v", |method| {
+            let rejected = ValidateContainerAdjustmentResponse { reject: true, reason: "no such thing".into() };
+            Some(Ok(match method {
+                "ValidateContainerAdjustment" => rejected.encode_to_vec(),
+                _ => Vec::new(),
+            }))
+        })
+        .await;
+    let error = bench.plugins.create(&pod(), Container::default()).await.unwrap_err().to_string();
+    assert_eq!(error, "NRI plugin \"00-v\" rejected the container: no such thing");
+}
+
+#[tokio::test]
+async fn a_plugin_learns_which_of_its_updates_failed_and_is_told_of_the_end() {
+    let bench = Bench::new();
+    let connection = bench.connect("00", "a", well).await;
+    let update = |id: &str| ContainerUpdate { container_id: id.into(), ..ContainerUpdate::default() };
+    let evict = vec![ContainerEviction { container_id: "c".into(), reason: "a test".into() }];
+    let request = UpdateContainersRequest { update: vec![update("good"), update("bad")], evict };
+    let answer: UpdateContainersResponse =
+        connection.call(RUNTIME_SERVICE, "UpdateContainers", &request, SOON).await.unwrap();
+    assert_eq!(answer.failed, [update("bad")]);
+    bench.take_log();
+    bench.plugins.close().await;
+    assert_eq!(bench.take_log(), ["a Shutdown"]);
+    tokio::time::timeout(SOON, connection.closed()).await.expect("it is closed");
+}
+
+#[tokio::test]
+async fn garbage_closes_the_connection_that_it_came_on() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let bench = Bench::new();
+    let unknown_kind = [0, 0, 0, 2, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 1, 9, 0];
+    for garbage in [&[0xff; 64][..], b"GET / HTTP/1.1\r\n\r\n", &unknown_kind] {
+        let mut socket = strange(&bench.plugins);
+        socket.write_all(garbage).await.unwrap();
+        let mut end = Vec::new();
+        tokio::time::timeout(SOON / 2, socket.read_to_end(&mut end)).await.expect("it is closed").unwrap();
+    }
 }

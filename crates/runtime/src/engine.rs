@@ -102,6 +102,9 @@ impl Runtime {
     /// Lets go of all shims and waits for calls that are under way. Containers go on. Afterwards the directories can be
     /// opened again, once this value is dropped.
     pub async fn close(&self) {
+        if let Some(plugins) = self.engine.nri.get() {
+            plugins.close().await;
+        }
         self.engine.let_go();
         self.engine.tasks.close();
         self.engine.tasks.wait().await;

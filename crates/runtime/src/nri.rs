@@ -145,9 +145,21 @@ impl Engine {
     /// Has the plugins change a plan. The caller holds the gate.
     pub(crate) async fn adjust_plan(self: &Arc<Self>, sandbox: &Sandbox, plan: &mut Plan) -> Result<()> {
         let Some(plugins) = self.plugins() else { return Ok(()) };
-        let created = plugins.create(&convert::pod(sandbox), convert::planned(plan)).await?;
-        adjust::apply(created.adjust, plan, &self.config.cdi_dirs)?;
-        self.apply_nri(created.updates, created.evict).await
+        let (pod, shown) = (convert::pod(sandbox), convert::planned(plan));
+        let outcome = match plugins.create(&pod, shown.clone()).await {
+            Ok(created) => match adjust::apply(created.adjust, plan, &self.config.cdi_dirs) {
+                Ok(()) => self.apply_nri(created.updates, created.evict).await,
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error.into()),
+        };
+        if outcome.is_err()
+            && let Err(error) = plugins.tell(Event::RemoveContainer, &pod, Some(&shown)).await
+        {
+            // For those plugins that had agreed, and hold something for it.
+            tracing::warn!(container = shown.id, %error, "an NRI plugin objects in vain");
+        }
+        outcome
     }
 
     /// Has the plugins change an update. The caller holds the gate, and not the container's turn.

@@ -20,6 +20,7 @@ use crate::error::{Context, CriError, Result};
 use crate::hooks;
 use crate::paths::ContainerPaths;
 use crate::records::{ContainerStatus, NamespaceMode, SandboxStage, Stage, User};
+use crate::registry::Reservation;
 use crate::request::check_container;
 use crate::sandbox::{Sandbox, Shim};
 use crate::seccomp;
@@ -44,8 +45,10 @@ impl Engine {
         }
         let shim = sandbox.shim()?;
         let (mut plan, leases) = self.plan_container(&sandbox, &config)?;
+        // Before the plugins are asked: they need not hear of what cannot be.
+        let name = self.registry.reserve_container(sandbox.id(), &plan.meta.owner, &plan.meta.id)?;
         self.adjust_plan(&sandbox, &mut plan).await?;
-        let (container, plan, limits) = self.record_container(&sandbox, plan, leases)?;
+        let (container, plan, limits) = self.record_container(&sandbox, plan, leases, name)?;
         match self.make_container(&container, &shim, plan, limits).await {
             Ok(created) => {
                 self.warnings.tell(container.id(), &created.warnings);
@@ -111,16 +114,16 @@ impl Engine {
         Ok((plan::plan(context, config)?, leases))
     }
 
-    /// Takes the container's name and writes its record.
+    /// Writes the container's record; its name stays reserved from now on.
     fn record_container(
         &self,
         sandbox: &Arc<Sandbox>,
         plan: Plan,
         leases: Vec<Lease>,
+        name: Reservation<'_>,
     ) -> Result<(Arc<Container>, Plan, Limits)> {
         let id = plan.meta.id.clone();
         let limits = limits::at_creation(&plan.resources, plan.rules.clone(), plan.privileged);
-        let name = self.registry.reserve_container(sandbox.id(), &plan.meta.owner, &id)?;
         let status = ContainerStatus {
             stage: Stage::Creating,
             removing: false,

@@ -33,18 +33,20 @@ impl Engine {
     pub(crate) async fn remove_whole_container(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
         // Before the turn: a start that hangs ends with this.
         self.stop_within(container, Duration::ZERO).await?;
-        let _turn = container.turn.lock().await;
+        let turn = container.turn.lock().await;
         if self.registry.container(container.id()).is_err() {
             return Ok(());
         }
         self.stop_within(container, Duration::ZERO).await?;
         let listed = container.is_listed();
-        self.announce_stop_inside(container).await;
         container.change(|status| status.removing = true)?;
         self.clear_container(container).await?;
-        self.announce_container(Event::RemoveContainer, container).await;
         tracing::info!(container = container.id(), "container removed");
+        // Plugins may answer with updates of containers, this one among them, each of which waits for its turn.
+        drop(turn);
         if listed {
+            self.announce_stop_inside(container).await;
+            self.announce_container(Event::RemoveContainer, container).await;
             self.announce(container.id(), &container.sandbox, ContainerEventType::ContainerDeletedEvent);
         }
         Ok(())

@@ -3,6 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use podd_cgroup::{DeviceKind as RuleKind, DeviceRule};
+use podd_cri::v1::MountPropagation;
 use podd_nri::merge::removed;
 use podd_nri::message as nri;
 use podd_shim::wire::{Device, DeviceKind, Hook, Mount, MountKind, Process, Propagation, Rlimit};
@@ -218,6 +219,11 @@ fn apply_mount(wanted: &nri::Mount, plan: &mut Plan) -> Result<()> {
             container_path: at.to_owned(),
             host_path: source.display().to_string(),
             readonly: mount.readonly,
+            propagation: match mount.propagation {
+                Propagation::Private => MountPropagation::PropagationPrivate,
+                Propagation::Slave => MountPropagation::PropagationHostToContainer,
+                Propagation::Shared => MountPropagation::PropagationBidirectional,
+            } as i32,
             ..MountMeta::default()
         });
     }

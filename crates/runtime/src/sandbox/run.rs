@@ -32,7 +32,14 @@ impl Engine {
         let sandbox = self.record_sandbox(&config, handler)?;
         let _turn = sandbox.turn.write().await;
         let made = match self.make_sandbox(&sandbox, &config).await {
-            Ok(ips) => self.tell_of_sandbox(Event::RunPodSandbox, &sandbox, &ips).await.map(|()| ips),
+            Ok(ips) => match self.tell_of_sandbox(Event::RunPodSandbox, &sandbox, &ips).await {
+                Ok(()) => Ok(ips),
+                Err(error) => {
+                    // For those plugins that had agreed.
+                    self.announce_sandbox(Event::RemovePodSandbox, &sandbox).await;
+                    Err(error)
+                }
+            },
             Err(error) => Err(error),
         };
         match made {
