@@ -12,12 +12,14 @@
 //! [`VERSION`], since shims outlive the agent that started them.
 
 mod client;
+mod files;
 mod frame;
 mod hook;
 mod message;
 mod spec;
 
 pub use client::{Client, ClientError};
+pub use files::{Device, DeviceKind, Mount, MountKind, Propagation, Rootfs};
 pub use frame::{Decoder, Frame, MAX_FRAME, encode, receive, send_all};
 pub use hook::{Hook, HookStatus, InsideHooks, hook_state};
 pub use message::{
@@ -25,9 +27,8 @@ pub use message::{
     Response, ShimError, ShimErrorKind, State, Welcome,
 };
 pub use spec::{
-    CapabilitySets, CgroupSpec, ContainerSpec, Device, DeviceKind, ExecSpec, Groups, IdMaps, IdRange, LogLimits,
-    LogSpec, Mount, MountKind, NamespaceKind, Namespaces, PidNamespace, Process, Propagation, Rlimit, Rootfs,
-    SandboxSpec, Scope, Seccomp, Stdio, UserNamespace, UserSpec, WindowSize,
+    CapabilitySets, CgroupSpec, ContainerSpec, ExecSpec, Groups, IdMaps, IdRange, LogLimits, LogSpec, NamespaceKind,
+    Namespaces, PidNamespace, Process, Rlimit, SandboxSpec, Scope, Seccomp, Stdio, UserNamespace, UserSpec, WindowSize,
 };
 
 /// The version this build speaks.

@@ -141,8 +141,7 @@ fn mount(mount: &Mount) -> nri::Mount {
         MountKind::Sysfs => ("sysfs", "sysfs".to_owned()),
         MountKind::Mqueue => ("mqueue", "mqueue".to_owned()),
         MountKind::Cgroup => ("cgroup", "cgroup".to_owned()),
-        #[allow(unreachable_patterns, reason = "the wire may learn kinds that plugins need not know")]
-        _ => ("", String::new()),
+        MountKind::Image { .. } => ("overlay", "overlay".to_owned()),
     };
     let propagation = match mount.propagation {
         Propagation::Private => "rprivate",
