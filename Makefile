@@ -17,9 +17,11 @@ test: packages lint build
 	else \
 		$(CARGO) test --workspace --no-fail-fast; \
 	fi
+	$(CARGO) test --locked --manifest-path tests/schema/Cargo.toml --target-dir target/schema
 
 lint:
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path tests/schema/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
 build:
