@@ -148,6 +148,10 @@ pub enum KillReason {
     SandboxStopped,
     /// Its definition changed.
     DefinitionChanged,
+    /// Its liveness probe failed.
+    LivenessFailed,
+    /// Its startup probe failed.
+    StartupFailed,
     /// The runtime does not know whether it runs, and another one is to be started.
     StateUnknown,
 }

@@ -60,10 +60,11 @@ pub(super) fn container_status(
     }
     let running = status.state.as_ref().is_some_and(|s| s.running.is_some());
     let succeeded = status.state.as_ref().and_then(|s| s.terminated.as_ref()).is_some_and(|t| t.exit_code == 0);
-    status.started = Some(running);
+    let newest = instances.first().filter(|_| running);
+    status.started = Some(newest.is_some_and(|c| turn.is_started(c, member)));
     status.ready = match member.kind {
         Kind::Init => succeeded,
-        Kind::Regular => running,
+        Kind::Regular => newest.is_some_and(|c| turn.is_ready(c, member)),
     };
     status
 }

@@ -12,6 +12,8 @@
 //!  Rest ──► kill, stop sandbox, suspend; records, files and object stay
 //! ```
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
@@ -72,15 +74,21 @@ impl Turn<'_> {
     ) -> bool {
         let mut any = false;
         for container in self.seen.containers.iter().filter(|c| c.may_run() && which(c)) {
-            batch.push(self.kill_one(container, reason, kill_message(container, reason)));
+            batch.push(self.kill_one(container, reason, termination_grace(self.pod), kill_message(container, reason)));
             any = true;
         }
         any
     }
 
-    /// The action that kills one container, with the pod's own grace.
-    pub(super) fn kill_one(&self, seen: &ContainerSeen, reason: KillReason, message: String) -> Action {
-        let grace = termination_grace(self.pod).max(stop::LEAST_GRACE);
+    /// The action that kills one container, with this grace.
+    pub(super) fn kill_one(
+        &self,
+        seen: &ContainerSeen,
+        reason: KillReason,
+        grace: Duration,
+        message: String,
+    ) -> Action {
+        let grace = grace.max(stop::LEAST_GRACE);
         Action::KillContainer {
             id: seen.id.clone(),
             container: seen.name.clone(),
@@ -128,6 +136,8 @@ pub(super) fn kill_message(seen: &ContainerSeen, reason: KillReason) -> String {
         KillReason::DefinitionChanged => {
             format!("Container {} definition changed, will be restarted", seen.name)
         }
+        KillReason::LivenessFailed => format!("Container {} failed liveness probe", seen.name),
+        KillReason::StartupFailed => format!("Container {} failed startup probe", seen.name),
         KillReason::StateUnknown => "Container is in \"unknown\" state, try killing it before restart".to_owned(),
     }
 }

@@ -11,7 +11,8 @@ use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Action, BackOff, BackOffLimits, Failure, NodeFacts, Outcome, PullPolicy, Target, back_off::add, containers::members,
+    Action, BackOff, BackOffLimits, Failure, Health, NodeFacts, Outcome, PullPolicy, Target, back_off::add,
+    containers::members,
 };
 
 /// How long a failed start waits for its next try, as a kubelet whose sync failed.
@@ -37,6 +38,9 @@ pub struct Memory {
     /// Sandboxes that were stopped. CRI has no word for "stopped": one that is not ready may still hold a network.
     #[serde(skip)]
     pub stopped: BTreeSet<String>,
+    /// What probes have told, by container id.
+    #[serde(skip)]
+    pub health: BTreeMap<String, Health>,
     /// Whether the status that tells how everything ended was accepted.
     #[serde(skip)]
     pub final_status_published: bool,

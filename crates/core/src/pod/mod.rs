@@ -19,6 +19,7 @@ mod conditions;
 mod container_status;
 mod containers;
 mod decide;
+mod health;
 mod memory;
 mod observation;
 mod phase;
@@ -34,6 +35,7 @@ pub use back_off::{BackOff, Limits as BackOffLimits};
 pub use conditions::OURS as OUR_CONDITIONS;
 pub use containers::{Kind, Member, PullPolicy, RestartPolicy, container_hash, members, termination_grace};
 pub use decide::decide;
+pub use health::{Health, ProbeKind, Watch, watches};
 pub use memory::{Failed, ImageKnown, Memory};
 pub use observation::{
     ContainerSeen, ContainerState, Exit, NodeFacts, Observation, Resources, SandboxSeen, SandboxState,

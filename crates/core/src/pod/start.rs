@@ -7,7 +7,7 @@ use super::{
     Action, BackOffLimits, ContainerSeen, ContainerState, Crash, ImageKnown, KillReason, Kind, Resources, SandboxSeen,
     SandboxState, Target,
     container_status::{LOST, pull_back_off_shows_at},
-    containers::{Member, PullPolicy, RestartPolicy, container_hash, restart_policy},
+    containers::{Member, PullPolicy, RestartPolicy, container_hash, restart_policy, termination_grace},
     decide::{Batch, Turn, kill_message},
     sandbox::{self, Verdict},
 };
@@ -173,13 +173,22 @@ fn advance(turn: &Turn<'_>, member: &Member<'_>, current: &SandboxSeen, batch: &
     let all = || turn.seen.instances(member.name());
     // Never a second instance beside one that may run.
     if let Some(alive) = all().find(|c| c.may_run()) {
-        let reason = match alive.state {
-            ContainerState::Unknown => KillReason::StateUnknown,
-            _ if changed(alive, member) => KillReason::DefinitionChanged,
-            _ => return Step::Runs,
+        let own = termination_grace(turn.pod);
+        let (reason, grace) = match alive.state {
+            ContainerState::Unknown => (KillReason::StateUnknown, own),
+            _ if changed(alive, member) => (KillReason::DefinitionChanged, own),
+            _ => match turn.unhealthy(alive, member) {
+                Some(unhealthy) => unhealthy,
+                None => return Step::Runs,
+            },
         };
         if alive.sandbox_id == current.id {
-            batch.push(turn.kill_one(alive, reason, kill_message(alive, reason)));
+            let mut message = kill_message(alive, reason);
+            let by_probe = matches!(reason, KillReason::LivenessFailed | KillReason::StartupFailed);
+            if by_probe && member.restart != RestartPolicy::Never {
+                message.push_str(", will be restarted");
+            }
+            batch.push(turn.kill_one(alive, reason, grace, message));
         }
         return Step::Busy;
     }

@@ -1,5 +1,6 @@
 //! Tests of the decisions: tables of single turns, and properties of whole lives in a small world.
 
+mod health;
 mod properties;
 mod statuses;
 mod turns;
