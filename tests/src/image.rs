@@ -35,6 +35,13 @@ pub fn archive(directory: &Path, name: &str, config: serde_json::Value) -> PathB
     stack(directory, name, config, &[layer()])
 }
 
+/// As [`archive`], with one file in a layer of its own above the rest.
+pub fn with_file(directory: &Path, name: &str, config: serde_json::Value, file: &str, content: &str) -> PathBuf {
+    let mut tar = tar::Builder::new(Vec::new());
+    add(&mut tar, file, 0o644, content.as_bytes());
+    stack(directory, name, config, &[layer(), tar.into_inner().expect("in memory")])
+}
+
 /// An archive of an image that holds these files, name and content, each in a layer of its own, the first one lowest.
 pub fn of_files(directory: &Path, name: &str, files: &[(&str, &str)]) -> PathBuf {
     let layers: Vec<Vec<u8>> = files

@@ -9,7 +9,10 @@ use std::{io, sync::Arc, time::Duration};
 
 use axum::Router;
 use podd_cgroup::Hierarchy;
-use podd_core::{admission::Allocatable, pod::NodeFacts};
+use podd_core::{
+    admission::{Allocatable, Rules},
+    pod::NodeFacts,
+};
 use podd_cri::{ImageService, RuntimeService, v1};
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -110,6 +113,7 @@ impl Agent {
             memory: machine.memory - config.reserved_memory,
             pods: usize::try_from(config.max_pods).unwrap_or(usize::MAX),
         };
+        let rules = Rules { sysctls: config.sysctls.clone(), apparmor: machine::has_apparmor() };
         let cgroups =
             PodCgroups::new(Hierarchy::detect(config.cgroup_root.trim_start_matches('/'))?, config.pod_pids_limit);
         let tiers = cgroups.clone();
@@ -136,6 +140,7 @@ impl Agent {
                 log_root: config.log_root.clone(),
                 pods_dir: config.pods_dir(),
                 seccomp_default: config.seccomp_default,
+                seccomp_profiles: config.seccomp_profiles(),
                 memory_capacity: machine.memory,
                 resync: RESYNC,
                 call_deadline: CALL_DEADLINE,
@@ -153,7 +158,7 @@ impl Agent {
         let leftovers =
             Leftovers { resources: resources.clone(), runtime: runtime.clone(), log_root: config.log_root.clone() };
         let keeper = Keeper {
-            desired: crate::desired::Desired::new(allocatable),
+            desired: crate::desired::Desired::new(allocatable, rules),
             sources,
             updates: dispatcher.sender(),
             pods: dispatcher.lookup(),

@@ -45,6 +45,10 @@ pub struct Config {
     pub pod_pids_limit: Option<i64>,
     /// RuntimeDefault seccomp where a manifest is silent (the kubelet's `seccompDefault`).
     pub seccomp_default: bool,
+    /// Kernel parameters that pods may set.
+    pub sysctls: podd_core::sysctl::Allowed,
+    /// Where seccomp profiles of type `Localhost` lie; none is `<root>/seccomp`, as the kubelet has it.
+    pub seccomp_profiles: Option<PathBuf>,
     /// How often the directory of static manifests is listed in full.
     pub manifest_period: Duration,
     /// How often node status is computed.
@@ -76,6 +80,8 @@ impl Config {
             reserved_memory: 0,
             pod_pids_limit: None,
             seccomp_default: true,
+            seccomp_profiles: None,
+            sysctls: podd_core::sysctl::Allowed::default(),
             manifest_period: Duration::from_secs(20),
             node_status_period: Duration::from_secs(10),
             housekeeping_period: Duration::from_secs(60),
@@ -86,6 +92,11 @@ impl Config {
     /// Directory of everything the agent keeps for pods.
     pub fn pods_dir(&self) -> PathBuf {
         self.root.join("pods")
+    }
+
+    /// Directory of seccomp profiles of type `Localhost`.
+    pub fn seccomp_profiles(&self) -> PathBuf {
+        self.seccomp_profiles.clone().unwrap_or_else(|| self.root.join("seccomp"))
     }
 
     /// Directory of one pod.

@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use podd_core::{
-    admission::{self, Allocatable},
+    admission::{self, Allocatable, Rules},
     pod::Refusal,
 };
 
@@ -41,6 +41,7 @@ pub(crate) enum MirrorAction {
 #[derive(Debug)]
 pub(crate) struct Desired {
     allocatable: Allocatable,
+    rules: Rules,
     /// By source, then UID.
     pods: BTreeMap<Source, BTreeMap<String, Arc<Pod>>>,
     /// Mirrors in the API, by full name.
@@ -51,9 +52,10 @@ pub(crate) struct Desired {
 }
 
 impl Desired {
-    pub(crate) fn new(allocatable: Allocatable) -> Self {
+    pub(crate) fn new(allocatable: Allocatable, rules: Rules) -> Self {
         Self {
             allocatable,
+            rules,
             pods: BTreeMap::new(),
             mirrors: BTreeMap::new(),
             synced: BTreeSet::new(),
@@ -120,7 +122,8 @@ impl Desired {
         }
         if !known {
             let others = self.pods().filter(|other| !self.refused.contains_key(uid(other))).map(Arc::as_ref);
-            let verdict = admission::admit(&pod, others, &self.allocatable);
+            let verdict =
+                admission::permit(&pod, &self.rules).and_then(|()| admission::admit(&pod, others, &self.allocatable));
             if let Err(refusal) = verdict {
                 self.refused.insert(uid(&pod).to_owned(), refusal);
             }

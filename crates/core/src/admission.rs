@@ -6,10 +6,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use crate::pod::Refusal;
-use crate::qos;
+use crate::{qos, sysctl};
 
 /// What the node has for pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,15 @@ pub struct Allocatable {
     pub memory: i64,
     /// How many pods.
     pub pods: usize,
+}
+
+/// What the node lets a pod ask of its kernel.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Kernel parameters.
+    pub sysctls: sysctl::Allowed,
+    /// The kernel has AppArmor.
+    pub apparmor: bool,
 }
 
 /// A port of the node that a pod wants or holds.
@@ -66,6 +75,38 @@ pub fn admit<'a>(
         admitted.into_iter().filter(|other| counts(other) && other.metadata.uid != pod.metadata.uid).collect();
     ports(pod, &others)?;
     resources(pod, &others, allocatable)
+}
+
+/// Whether the node takes a pod at all, whatever else is on it.
+///
+/// # Errors
+/// The first reason against it: `SysctlForbidden` or `AppArmor`.
+pub fn permit(pod: &Pod, rules: &Rules) -> Result<(), Refusal> {
+    let Some(spec) = &pod.spec else { return Ok(()) };
+    let (network, ipc) = (spec.host_network == Some(true), spec.host_ipc == Some(true));
+    for wanted in spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten()) {
+        if let Err(why) = rules.sysctls.check(&wanted.name, network, ipc) {
+            return Err(Refusal { reason: "SysctlForbidden".into(), message: format!("forbidden sysctl: {why}") });
+        }
+    }
+    // A pod that has begun is not asked again: what it has, it has.
+    let begun = pod.status.as_ref().and_then(|status| status.phase.as_deref()).is_some_and(|phase| phase != "Pending");
+    if !begun && wants_apparmor(spec) {
+        let why = match rules.apparmor {
+            true => "podd applies no AppArmor profiles",
+            false => "AppArmor is not enabled on the host",
+        };
+        return Err(Refusal { reason: "AppArmor".into(), message: format!("Cannot enforce AppArmor: {why}") });
+    }
+    Ok(())
+}
+
+/// Whether a profile is asked for that confines.
+fn wants_apparmor(spec: &PodSpec) -> bool {
+    let of_pod = spec.security_context.as_ref().and_then(|context| context.app_armor_profile.as_ref());
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let of_containers = containers.filter_map(|one| one.security_context.as_ref()?.app_armor_profile.as_ref());
+    of_pod.into_iter().chain(of_containers).any(|profile| profile.type_ != "Unconfined")
 }
 
 /// The ports of the node that a pod wants. Init containers that run to their end count too: the

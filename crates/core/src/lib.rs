@@ -9,5 +9,6 @@ pub mod names;
 pub mod pod;
 pub mod qos;
 pub mod quantity;
+pub mod sysctl;
 pub mod validation;
 pub mod verdict;

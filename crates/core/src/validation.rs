@@ -7,6 +7,7 @@
 mod container;
 mod metadata;
 mod resources;
+mod security;
 mod update;
 mod volume;
 
@@ -49,16 +50,7 @@ pub fn pod_spec(spec: &PodSpec, path: &str, errors: &mut Vec<FieldError>) {
     if let Some(name) = spec.hostname.as_deref().filter(|n| !n.is_empty()) {
         check(names::dns_label(name), name, &format!("{path}.hostname"), errors);
     }
-    if spec.share_process_namespace == Some(true) && spec.host_pid == Some(true) {
-        errors.push(FieldError::invalid(
-            format!("{path}.shareProcessNamespace"),
-            true,
-            "ShareProcessNamespace and HostPID cannot both be enabled",
-        ));
-    }
-    if let Some(security) = &spec.security_context {
-        container::ids(security.run_as_user, security.run_as_group, &format!("{path}.securityContext"), errors);
-    }
+    security::pod(spec, path, errors);
 }
 
 /// Appends an objection when a rule of [`names`] found something.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
+use podd_core::sysctl;
 use serde::Deserialize;
 
 use crate::cli::NodeArgs;
@@ -32,6 +33,7 @@ struct File {
     registries: RegistriesFile,
     images: ImagesFile,
     runtime: RuntimeFile,
+    agent: AgentFile,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -91,6 +93,15 @@ struct RuntimeFile {
     nri_socket: Option<PathBuf>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct AgentFile {
+    /// Kernel parameters that pods may set beyond the safe ones: names, or beginnings that end in `*`.
+    allowed_unsafe_sysctls: Vec<String>,
+    /// Where seccomp profiles of type `Localhost` lie.
+    seccomp_profiles: Option<PathBuf>,
+}
+
 /// Everything the composition root needs to know of a node.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Settings {
@@ -115,6 +126,8 @@ pub(crate) struct Settings {
     pub(crate) hooks_dirs: Vec<PathBuf>,
     pub(crate) nri_socket: Option<PathBuf>,
     pub(crate) cgroup_driver: CgroupDriver,
+    pub(crate) sysctls: sysctl::Allowed,
+    pub(crate) seccomp_profiles: Option<PathBuf>,
 }
 
 impl Settings {
@@ -170,6 +183,8 @@ fn settings(args: NodeArgs, file: File, host_name: &str) -> anyhow::Result<Setti
     if !cgroup_root.starts_with('/') || cgroup_root.split('/').any(|part| part == "..") {
         bail!("the cgroup root {cgroup_root:?} must be an absolute path within the hierarchy, like /{instance}");
     }
+    let sysctls = sysctl::Allowed::new(&file.agent.allowed_unsafe_sysctls);
+    let sysctls = sysctls.map_err(|why| anyhow!("agent.allowed-unsafe-sysctls: {why}"))?;
     Ok(Settings {
         config: args.config,
         node_name: file.node_name.unwrap_or_else(|| host_name.to_ascii_lowercase()),
@@ -193,6 +208,8 @@ fn settings(args: NodeArgs, file: File, host_name: &str) -> anyhow::Result<Setti
         hooks_dirs: file.runtime.hooks_dirs,
         nri_socket: file.runtime.nri_socket,
         cgroup_driver: file.runtime.cgroup_driver,
+        sysctls,
+        seccomp_profiles: file.agent.seccomp_profiles,
         instance,
     })
 }
@@ -237,6 +254,14 @@ mod tests {
         assert_eq!(settings.hooks_dirs, [Path::new("/b"), Path::new("/c")]);
         let plain = super::settings(NodeArgs::default(), File::default(), "h").unwrap();
         assert_eq!((plain.cdi_dirs, plain.hooks_dirs), (None, vec![]));
+    }
+
+    #[test]
+    fn a_parameter_that_no_pod_can_have_alone_is_not_allowed() {
+        let load = |text: &str| settings(NodeArgs::default(), toml::from_str(text).unwrap(), "h");
+        assert!(load("[agent]\nallowed-unsafe-sysctls = [\"kernel.msg*\"]\n").is_ok());
+        let error = load("[agent]\nallowed-unsafe-sysctls = [\"vm.swappiness\"]\n").unwrap_err().to_string();
+        assert!(error.contains("agent.allowed-unsafe-sysctls") && error.contains("vm.swappiness"), "{error}");
     }
 
     #[test]

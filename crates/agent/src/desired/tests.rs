@@ -1,5 +1,6 @@
 //! Sources' changes and what comes of them.
 
+use podd_core::{admission::Rules, sysctl::Allowed};
 use serde_json::{Value, json};
 
 use super::*;
@@ -52,7 +53,7 @@ fn short(commands: &[Command]) -> Vec<String> {
 
 #[test]
 fn a_relist_tells_first_what_is_gone_then_what_is_there() {
-    let mut desired = Desired::new(NODE);
+    let mut desired = Desired::new(NODE, Rules::default());
     let first = desired.take(Source::Api, Change::All(vec![pod("a", 1, json!({})), pod("b", 2, json!({}))]));
     assert_eq!(short(&first), ["+a", "+b", "=Api"]);
     let second = desired.take(Source::Api, Change::All(vec![pod("c", 1, json!({})), pod("b", 2, json!({}))]));
@@ -61,7 +62,7 @@ fn a_relist_tells_first_what_is_gone_then_what_is_there() {
 
 #[test]
 fn a_relist_of_one_source_leaves_the_other_alone() {
-    let mut desired = Desired::new(NODE);
+    let mut desired = Desired::new(NODE, Rules::default());
     desired.take(Source::File, Change::All(vec![static_pod("s", "h")]));
     assert_eq!(short(&desired.take(Source::Api, Change::All(vec![]))), ["=Api"]);
     assert_eq!(desired.pods().count(), 1);
@@ -69,7 +70,7 @@ fn a_relist_of_one_source_leaves_the_other_alone() {
 
 #[test]
 fn the_second_pod_with_a_port_is_refused_and_stays_refused() {
-    let mut desired = Desired::new(NODE);
+    let mut desired = Desired::new(NODE, Rules::default());
     assert_eq!(short(&desired.take(Source::Api, Change::Applied(pod("a", 80, json!({}))))), ["+a"]);
     assert_eq!(short(&desired.take(Source::Api, Change::Applied(pod("b", 80, json!({}))))), ["!b NodePorts"]);
     desired.take(Source::Api, Change::Gone(pod("a", 80, json!({}))));
@@ -79,7 +80,7 @@ fn the_second_pod_with_a_port_is_refused_and_stays_refused() {
 
 #[test]
 fn a_refused_pod_is_in_nobodys_way() {
-    let mut desired = Desired::new(NODE);
+    let mut desired = Desired::new(NODE, Rules::default());
     let both = json!({"spec": {"containers": [{"name": "c", "ports": [{"hostPort": 80}, {"hostPort": 81}]}]}});
     desired.take(Source::Api, Change::Applied(pod("a", 80, json!({}))));
     assert_eq!(short(&desired.take(Source::Api, Change::Applied(pod("b", 0, both)))), ["!b NodePorts"]);
@@ -88,7 +89,7 @@ fn a_refused_pod_is_in_nobodys_way() {
 
 #[test]
 fn a_pod_that_failed_or_is_being_deleted_is_never_refused() {
-    let mut desired = Desired::new(NODE);
+    let mut desired = Desired::new(NODE, Rules::default());
     desired.take(Source::Api, Change::Applied(pod("a", 80, json!({}))));
     let failed = pod("b", 80, json!({"status": {"phase": "Failed"}}));
     assert_eq!(short(&desired.take(Source::Api, Change::Applied(failed))), ["+b"]);
@@ -98,7 +99,7 @@ fn a_pod_that_failed_or_is_being_deleted_is_never_refused() {
 
 #[test]
 fn after_a_restart_those_that_ran_are_taken_first() {
-    let mut desired = Desired::new(NODE);
+    let mut desired = Desired::new(NODE, Rules::default());
     let old = json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}});
     let running = json!({
         "metadata": {"creationTimestamp": "2026-01-02T00:00:00Z"},
@@ -110,14 +111,14 @@ fn after_a_restart_those_that_ran_are_taken_first() {
 
 #[test]
 fn a_mirror_is_never_run() {
-    let mut desired = Desired::new(NODE);
+    let mut desired = Desired::new(NODE, Rules::default());
     assert_eq!(desired.take(Source::Api, Change::Applied(mirror("s", "h"))), []);
     assert_eq!(desired.pods().count(), 0);
 }
 
 #[test]
 fn mirrors_follow_the_static_pods() {
-    let mut desired = Desired::new(NODE);
+    let mut desired = Desired::new(NODE, Rules::default());
     desired.take(
         Source::File,
         Change::All(vec![static_pod("new", "1"), static_pod("kept", "1"), static_pod("edited", "2")]),
@@ -136,7 +137,7 @@ fn mirrors_follow_the_static_pods() {
 
 #[test]
 fn a_mirror_that_a_person_deletes_goes_at_once_and_comes_back() {
-    let mut desired = Desired::new(NODE);
+    let mut desired = Desired::new(NODE, Rules::default());
     desired.take(Source::File, Change::All(vec![static_pod("s", "1")]));
     desired.take(Source::Api, Change::All(vec![mirror("s", "1")]));
     let mut ending = (*mirror("s", "1")).clone();
@@ -150,9 +151,30 @@ fn a_mirror_that_a_person_deletes_goes_at_once_and_comes_back() {
 
 #[test]
 fn no_mirror_is_removed_before_the_manifests_were_read() {
-    let mut desired = Desired::new(NODE);
+    let mut desired = Desired::new(NODE, Rules::default());
     desired.take(Source::Api, Change::All(vec![mirror("s", "1")]));
     assert_eq!(desired.mirror_actions(BOTH), []);
     desired.take(Source::File, Change::All(vec![]));
     assert_eq!(desired.mirror_actions(BOTH), [MirrorAction::Delete(mirror("s", "1"))]);
+}
+
+#[test]
+fn what_the_node_does_not_permit_is_refused_for_good() {
+    let rules = Rules { sysctls: Allowed::new(&["kernel.msg*".to_owned()]).expect("names"), apparmor: false };
+    let mut desired = Desired::new(NODE, rules);
+    let with = |context: Value| json!({"spec": {"securityContext": context}});
+    let sysctl = |name: &str| with(json!({"sysctls": [{"name": name, "value": "1"}]}));
+    let profile = |kind: &str| with(json!({"appArmorProfile": {"type": kind}}));
+    let table = [
+        (sysctl("kernel.shm_rmid_forced"), "+a"),
+        (sysctl("kernel.msgmax"), "+a"),
+        (sysctl("kernel.shmmax"), "!a SysctlForbidden"),
+        (profile("Unconfined"), "+a"),
+        (profile("RuntimeDefault"), "!a AppArmor"),
+    ];
+    for (extra, want) in table {
+        let pod = pod("a", 80, extra.clone());
+        assert_eq!(short(&desired.take(Source::Api, Change::Applied(pod.clone()))), [want], "{extra}");
+        desired.take(Source::Api, Change::Gone(pod));
+    }
 }

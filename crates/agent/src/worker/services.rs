@@ -41,6 +41,8 @@ pub struct Settings {
     pub pods_dir: PathBuf,
     /// RuntimeDefault seccomp where a manifest is silent.
     pub seccomp_default: bool,
+    /// Where seccomp profiles of type `Localhost` lie.
+    pub seccomp_profiles: PathBuf,
     /// Memory of the node in bytes, for `oom_score_adj`.
     pub memory_capacity: i64,
     /// How often all that the runtime has is compared with what the workers saw last.

@@ -98,6 +98,7 @@ impl World {
                 log_root: self.outside.log_root.clone(),
                 pods_dir: self.outside.pods_dir.clone(),
                 seccomp_default: true,
+                seccomp_profiles: "/profiles".into(),
                 memory_capacity: 1 << 30,
                 resync: Duration::from_secs(30),
                 call_deadline: Duration::from_secs(20),

@@ -3,14 +3,11 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec, SecurityContext};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec};
 
-use super::{check, distinct, one_of, resources, volume};
+use super::{check, distinct, one_of, resources, security, volume};
 use crate::field::FieldError;
 use crate::names;
-
-/// The largest user or group id that Kubernetes takes.
-const ID_MAX: i64 = i32::MAX as i64;
 
 pub(super) fn containers(spec: &PodSpec, path: &str, volumes: &HashSet<&str>, errors: &mut Vec<FieldError>) {
     if spec.containers.is_empty() {
@@ -19,6 +16,7 @@ pub(super) fn containers(spec: &PodSpec, path: &str, volumes: &HashSet<&str>, er
     let host_network = spec.host_network == Some(true);
     for (at, one) in each(spec, path) {
         container(one, &at, volumes, host_network, errors);
+        security::container(one, spec, &at, errors);
     }
     distinct(each(spec, path).map(|(at, one)| (format!("{at}.name"), one.name.as_str())), errors);
 }
@@ -62,9 +60,6 @@ fn container(one: &Container, path: &str, volumes: &HashSet<&str>, host_network:
     volume::mounts(one, path, volumes, errors);
     if let Some(wanted) = &one.resources {
         resources::resources(wanted, &format!("{path}.resources"), errors);
-    }
-    if let Some(security) = &one.security_context {
-        security_context(security, &format!("{path}.securityContext"), errors);
     }
 }
 
@@ -130,47 +125,6 @@ pub(super) fn host_ports_are_distinct(spec: &PodSpec, path: &str, errors: &mut V
             if !seen.insert(key.clone()) {
                 errors.push(FieldError::duplicate(format!("{path}.containers[{n}].ports[{m}].hostPort"), key));
             }
-        }
-    }
-}
-
-fn security_context(security: &SecurityContext, path: &str, errors: &mut Vec<FieldError>) {
-    ids(security.run_as_user, security.run_as_group, path, errors);
-    if security.allow_privilege_escalation == Some(false) {
-        let adds_admin = security
-            .capabilities
-            .as_ref()
-            .and_then(|c| c.add.as_ref())
-            .is_some_and(|add| add.iter().any(|c| c == "CAP_SYS_ADMIN"));
-        if security.privileged == Some(true) {
-            errors.push(FieldError::invalid(
-                path,
-                security_text(security),
-                "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
-            ));
-        }
-        if adds_admin {
-            errors.push(FieldError::invalid(
-                path,
-                security_text(security),
-                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN",
-            ));
-        }
-    }
-}
-
-fn security_text(security: &SecurityContext) -> serde_json::Value {
-    serde_json::to_value(security).unwrap_or_default()
-}
-
-pub(super) fn ids(user: Option<i64>, group: Option<i64>, path: &str, errors: &mut Vec<FieldError>) {
-    for (name, id) in [("runAsUser", user), ("runAsGroup", group)] {
-        if let Some(id) = id.filter(|id| !(0..=ID_MAX).contains(id)) {
-            errors.push(FieldError::invalid(
-                format!("{path}.{name}"),
-                id,
-                "must be between 0 and 2147483647, inclusive",
-            ));
         }
     }
 }

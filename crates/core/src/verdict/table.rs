@@ -10,6 +10,7 @@ const ONE_NODE: &str = "there is one node only, so nothing is left to schedule";
 pub(super) const LATER: &str = "podd does not implement this field yet; remove it";
 const NO_CLUSTER: &str = "it needs a cluster's control plane; remove it";
 const REMOVED_DRIVER: &str = "its driver is gone from Kubernetes itself; use a hostPath or a persistentVolumeClaim";
+const SELINUX: &str = "a label means something only to a kernel with SELinux, where podd starts no labelled container";
 const NETWORK_STORAGE: &str = "podd mounts no network storage; mount it on the node and use a hostPath";
 
 pub(super) const POD: &[(&str, Verdict)] = &[
@@ -64,18 +65,33 @@ pub(super) const POD: &[(&str, Verdict)] = &[
     ("spec.topologySpreadConstraints.*", NoEffect(ONE_NODE)),
     // Its security context.
     ("spec.securityContext", Honoured("security::a_user_is_who_the_context_says_and_gains_nothing")),
-    ("spec.securityContext.appArmorProfile.*", Refused(LATER)),
+    (
+        "spec.securityContext.appArmorProfile.*",
+        Honoured("security::a_pod_that_wants_apparmor_fails_as_on_a_node_without_it"),
+    ),
     ("spec.securityContext.fsGroup", Refused(LATER)),
     ("spec.securityContext.fsGroupChangePolicy", Refused(LATER)),
     ("spec.securityContext.runAsGroup", Honoured("security::a_user_is_who_the_context_says_and_gains_nothing")),
-    ("spec.securityContext.runAsNonRoot", Refused(LATER)),
+    ("spec.securityContext.runAsNonRoot", Honoured("security::who_must_not_be_root_is_not_started_as_root")),
     ("spec.securityContext.runAsUser", Honoured("security::a_user_is_who_the_context_says_and_gains_nothing")),
-    ("spec.securityContext.seLinuxChangePolicy", Refused(LATER)),
-    ("spec.securityContext.seLinuxOptions.*", Refused(LATER)),
-    ("spec.securityContext.seccompProfile.*", Refused(LATER)),
-    ("spec.securityContext.supplementalGroups.*", Refused(LATER)),
-    ("spec.securityContext.supplementalGroupsPolicy", Refused(LATER)),
-    ("spec.securityContext.sysctls.*", Refused(LATER)),
+    ("spec.securityContext.seLinuxChangePolicy", NoEffect(SELINUX)),
+    ("spec.securityContext.seLinuxOptions.*", NoEffect(SELINUX)),
+    (
+        "spec.securityContext.seccompProfile.*",
+        Honoured("security::a_profile_of_system_calls_is_the_containers_the_pods_or_a_file_of_the_node"),
+    ),
+    (
+        "spec.securityContext.supplementalGroups.*",
+        Honoured("security::a_process_is_in_the_groups_of_its_pod_and_by_the_policy_of_its_image"),
+    ),
+    (
+        "spec.securityContext.supplementalGroupsPolicy",
+        Honoured("security::a_process_is_in_the_groups_of_its_pod_and_by_the_policy_of_its_image"),
+    ),
+    (
+        "spec.securityContext.sysctls.*",
+        Honoured("security::kernel_parameters_are_the_pods_own_and_only_those_that_the_node_allows"),
+    ),
     ("spec.securityContext.windowsOptions.*", Refused("podd runs Linux pods; remove it")),
     // Containers.
     ("spec.containers", Honoured("apply::exit_codes_are_kept_and_policies_followed")),
@@ -138,7 +154,10 @@ pub(super) const POD: &[(&str, Verdict)] = &[
         "spec.containers[].securityContext.allowPrivilegeEscalation",
         Honoured("security::a_user_is_who_the_context_says_and_gains_nothing"),
     ),
-    ("spec.containers[].securityContext.appArmorProfile.*", Refused(LATER)),
+    (
+        "spec.containers[].securityContext.appArmorProfile.*",
+        Honoured("security::a_pod_that_wants_apparmor_fails_as_on_a_node_without_it"),
+    ),
     ("spec.containers[].securityContext.capabilities.*", Honoured("security::capabilities_are_added_and_dropped")),
     (
         "spec.containers[].securityContext.privileged",
@@ -153,13 +172,19 @@ pub(super) const POD: &[(&str, Verdict)] = &[
         "spec.containers[].securityContext.runAsGroup",
         Honoured("security::a_user_is_who_the_context_says_and_gains_nothing"),
     ),
-    ("spec.containers[].securityContext.runAsNonRoot", Refused(LATER)),
+    (
+        "spec.containers[].securityContext.runAsNonRoot",
+        Honoured("security::who_must_not_be_root_is_not_started_as_root"),
+    ),
     (
         "spec.containers[].securityContext.runAsUser",
         Honoured("security::a_user_is_who_the_context_says_and_gains_nothing"),
     ),
-    ("spec.containers[].securityContext.seLinuxOptions.*", Refused(LATER)),
-    ("spec.containers[].securityContext.seccompProfile.*", Refused(LATER)),
+    ("spec.containers[].securityContext.seLinuxOptions.*", NoEffect(SELINUX)),
+    (
+        "spec.containers[].securityContext.seccompProfile.*",
+        Honoured("security::a_profile_of_system_calls_is_the_containers_the_pods_or_a_file_of_the_node"),
+    ),
     ("spec.containers[].securityContext.windowsOptions.*", Refused("podd runs Linux pods; remove it")),
     // Volumes.
     ("spec.volumes", Honoured("volumes::an_empty_directory_is_shared_by_the_containers_of_a_pod")),

@@ -19,12 +19,12 @@ const MASKED: &[&str] = &[
 /// Seen only.
 const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// The masked paths of a container; a privileged one has none.
-pub(super) fn masked(privileged: bool) -> Vec<String> {
-    if privileged { Vec::new() } else { MASKED.iter().map(|path| (*path).to_owned()).collect() }
+/// The masked paths of a container; none where all of them are shown.
+pub(super) fn masked(shown: bool) -> Vec<String> {
+    if shown { Vec::new() } else { MASKED.iter().map(|path| (*path).to_owned()).collect() }
 }
 
-/// The read-only paths of a container; a privileged one has none.
-pub(super) fn read_only(privileged: bool) -> Vec<String> {
-    if privileged { Vec::new() } else { READ_ONLY.iter().map(|path| (*path).to_owned()).collect() }
+/// The read-only paths of a container; none where all of them are shown.
+pub(super) fn read_only(shown: bool) -> Vec<String> {
+    if shown { Vec::new() } else { READ_ONLY.iter().map(|path| (*path).to_owned()).collect() }
 }

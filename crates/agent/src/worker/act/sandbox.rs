@@ -80,13 +80,20 @@ pub(super) fn config(pod: &Pod, attempt: u32, prepared: &Prepared, settings: &Se
         annotations: pod.metadata.annotations.clone().unwrap_or_default(),
         linux: Some(v1::LinuxPodSandboxConfig {
             cgroup_parent: prepared.cgroup_parent.clone(),
-            security_context: Some(security::of_sandbox(pod, settings)),
-            sysctls: BTreeMap::new(),
+            security_context: Some(security::of_sandbox(pod)),
+            sysctls: sysctls(pod),
             overhead: None,
             resources: Some(resources(pod)),
         }),
         windows: None,
     }
+}
+
+/// The kernel parameters of the pod's namespaces.
+fn sysctls(pod: &Pod) -> BTreeMap<String, String> {
+    let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+    let wanted = context.and_then(|context| context.sysctls.as_deref()).unwrap_or_default();
+    wanted.iter().map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect()
 }
 
 /// Whether the pod shares the node's network.

@@ -127,7 +127,7 @@ fn config(
         log_path: log_path(&container.name, start.restart_count),
         linux: Some(v1::LinuxContainerConfig {
             resources: Some(resources(pod, container, settings)),
-            security_context: Some(security::of_container(pod, container, made.image_user, settings)),
+            security_context: Some(security::of_container(pod, container, made.image_user, settings)?),
         }),
         ..Default::default()
     })
@@ -203,7 +203,7 @@ fn resources(pod: &Pod, container: &Container, settings: &Settings) -> v1::Linux
     }
 }
 
-fn config_error(message: String) -> Failure {
+pub(super) fn config_error(message: String) -> Failure {
     Failure { reason: "CreateContainerConfigError".into(), message }
 }
 

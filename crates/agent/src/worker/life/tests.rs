@@ -93,6 +93,7 @@ impl Node {
                 log_root: directory.path().join("logs"),
                 pods_dir: directory.path().join("pods"),
                 seccomp_default: true,
+                seccomp_profiles: "/profiles".into(),
                 memory_capacity: 1 << 30,
                 resync: Duration::from_secs(30),
                 call_deadline: Duration::from_secs(20),

@@ -11,6 +11,7 @@ fn settings() -> Settings {
         log_root: "/var/log/pods".into(),
         pods_dir: "/pods".into(),
         seccomp_default: true,
+        seccomp_profiles: "/profiles".into(),
         memory_capacity: 4 << 30,
         resync: Duration::from_secs(30),
         call_deadline: Duration::from_secs(120),
@@ -27,11 +28,15 @@ fn pod(mut container: Value, spec: Value) -> Pod {
 }
 
 fn configured(pod: &Pod, image_user: &ImageUser) -> v1::ContainerConfig {
+    try_configured(pod, image_user).expect("a configuration")
+}
+
+fn try_configured(pod: &Pod, image_user: &ImageUser) -> Result<v1::ContainerConfig, Failure> {
     let start = Start { container: "c", kind: Kind::Regular, sandbox_id: "s", restart_count: 2, image_ref: "sha256:1" };
     let container = find(pod, &start).expect("the container");
     let prepared = Prepared { volumes: [("v".to_owned(), "/data/v".into())].into(), ..Prepared::default() };
     let made = Made { image_user, hosts: Path::new("/pods/u/etc-hosts"), prepared: &prepared };
-    config(pod, container, &start, &made, &settings()).expect("a configuration")
+    config(pod, container, &start, &made, &settings())
 }
 
 fn plain(container: Value) -> v1::ContainerConfig {
@@ -144,6 +149,76 @@ fn confinement_is_the_default_and_privilege_lifts_it() {
 
     let privileged = security(json!({"privileged": true}), json!({}), &ImageUser::default());
     assert!(privileged.privileged && privileged.masked_paths.is_empty() && privileged.readonly_paths.is_empty());
+}
+
+#[test]
+fn who_must_not_be_root_is_not_made_as_root_or_as_somebody_unknown() {
+    const OF: &str = "(pod: \"p_n(u)\", container: c)";
+    let number = |uid| ImageUser { uid: Some(uid), name: String::new() };
+    let named = ImageUser { uid: None, name: "www".into() };
+    let set = json!({"runAsNonRoot": true});
+    let unknown =
+        format!("container has runAsNonRoot and image has non-numeric user (www), cannot verify user is non-root {OF}");
+    let root = format!("container has runAsNonRoot and image will run as root {OF}");
+    // Of the container, of the pod, the image's user, and the objection.
+    let table = [
+        (set.clone(), json!({}), number(0), Some(root.clone())),
+        (set.clone(), json!({}), ImageUser::default(), Some(root.clone())),
+        (set.clone(), json!({}), number(7), None),
+        (set.clone(), json!({}), named.clone(), Some(unknown)),
+        (json!({}), set.clone(), number(0), Some(root)),
+        (json!({"runAsNonRoot": false}), set.clone(), number(0), None),
+        (json!({"runAsUser": 5}), set.clone(), named.clone(), None),
+        (
+            json!({"runAsNonRoot": true, "runAsUser": 0}),
+            json!({}),
+            number(7),
+            Some(format!("container's runAsUser breaks non-root policy {OF}")),
+        ),
+    ];
+    for (own, pods, image_user, want) in table {
+        let pod = pod(json!({"securityContext": own}), json!({"securityContext": pods}));
+        let failure = try_configured(&pod, &image_user).err();
+        let reason = failure.as_ref().map(|failure| failure.reason.as_str());
+        assert_eq!(reason, want.as_ref().map(|_| "CreateContainerConfigError"), "{own}");
+        assert_eq!(failure.map(|failure| failure.message), want);
+    }
+    let asks = |context: Value| {
+        let pod = pod(json!({"securityContext": context}), json!({}));
+        security::needs_image_user(&pod, &pod.spec.as_ref().expect("a spec").containers[0])
+    };
+    assert!(asks(set) && !asks(json!({"runAsNonRoot": true, "runAsUser": 1})) && !asks(json!({})));
+}
+
+#[test]
+fn the_containers_profile_goes_before_the_pods_and_that_before_the_nodes() {
+    use v1::security_profile::ProfileType::{Localhost, RuntimeDefault, Unconfined};
+    let profile = |kind: &str| json!({"seccompProfile": {"type": kind}});
+    let file = json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "a/b.json"}});
+    let table = [
+        (json!({}), json!({}), (RuntimeDefault, "")),
+        (json!({"privileged": true}), json!({}), (Unconfined, "")),
+        (json!({}), profile("Unconfined"), (Unconfined, "")),
+        (profile("RuntimeDefault"), profile("Unconfined"), (RuntimeDefault, "")),
+        (file.clone(), profile("Unconfined"), (Localhost, "/profiles/a/b.json")),
+        (json!({}), file, (Localhost, "/profiles/a/b.json")),
+    ];
+    for (own, pods, (kind, path)) in table {
+        let context = security(own.clone(), json!({"securityContext": pods}), &ImageUser::default());
+        let found = context.seccomp.expect("a profile");
+        assert_eq!((found.profile_type, &*found.localhost_ref), (kind as i32, path), "{own}");
+    }
+}
+
+#[test]
+fn groups_come_from_the_pod() {
+    let spec =
+        json!({"securityContext": {"supplementalGroups": [7, 8], "fsGroup": 6, "supplementalGroupsPolicy": "Strict"}});
+    let context = security(json!({}), spec, &ImageUser::default());
+    assert_eq!(context.supplemental_groups, [6, 7, 8]);
+    assert_eq!(context.supplemental_groups_policy, v1::SupplementalGroupsPolicy::Strict as i32);
+    let plain = security(json!({}), json!({}), &ImageUser::default());
+    assert_eq!(plain.supplemental_groups_policy, v1::SupplementalGroupsPolicy::Merge as i32);
 }
 
 #[test]
