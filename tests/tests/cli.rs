@@ -270,8 +270,34 @@ fn the_first_of_several_containers_is_meant_and_that_is_said() {
 fn a_dry_run_changes_nothing() {
     let node = Node::with_agent();
     let file = node.file("pod.yaml", &sleeper("web"));
-    assert_eq!(node.podd(&["apply", "--dry-run", "-f", &file]).ok(), "pod/web created (server dry run)\n");
+    for (flag, told) in
+        [("--dry-run", "pod/web created (server dry run)"), ("--dry-run=client", "pod/web valid (dry run)")]
+    {
+        let shown = node.podd(&["apply", flag, "-f", &file]);
+        assert!(shown.ok().starts_with(&format!("{told}\n")), "{}", shown.stdout);
+    }
     assert!(node.podd(&["get", "pod", "web"]).refused().contains("not found"));
+}
+
+#[test]
+fn a_dry_run_tells_what_becomes_of_each_field() {
+    let node = Node::with_agent();
+    let file = node.file("pod.yaml", &sleeper("web").replace("spec:", "spec:\n  nodeSelector: {disk: ssd}"));
+    let shown = node.podd(&["apply", "--dry-run", "-f", &file]);
+    let selector = "pod.yaml:5  spec.nodeSelector: no effect: there is one node only";
+    for part in [selector, "spec.containers[0].image: honoured", "pod.yaml:1  apiVersion: honoured"] {
+        assert!(shown.ok().contains(part), "{part} is not in {}", shown.stdout);
+    }
+}
+
+#[test]
+fn a_field_is_explained_with_its_verdict() {
+    let node = Node::new();
+    let told = node.podd(&["explain", "pods.spec.nodeSelector"]);
+    assert!(told.ok().contains("VERDICT: accepted without effect: there is one node only"), "{}", told.stdout);
+    let refusal = node.podd(&["explain", "pod.spec.nodeSelectr"]);
+    assert!(refusal.refused().contains("spec has: ") && refusal.stderr.contains("nodeSelector"), "{}", refusal.stderr);
+    assert!(!node.path().join("run/podd.sock").exists(), "an agent was started");
 }
 
 #[test]

@@ -4,11 +4,14 @@
 //! at its Kubernetes default, null or empty is never refused, so that what `get -o yaml` prints
 //! can be applied again.
 
+mod fields;
 mod table;
 
 use serde_json::{Value, json};
 
 use crate::field::FieldError;
+pub use fields::{Field, field, fields};
+
 use Verdict::{Honoured, NoEffect, Refused};
 use table::POD;
 
@@ -47,22 +50,32 @@ pub fn rows() -> impl Iterator<Item = (&'static str, Verdict)> {
 #[must_use]
 pub fn pod(manifest: &Value) -> Findings {
     let mut findings = Findings::default();
-    walk(manifest, "", "", &mut findings);
+    for (path, verdict) in of_manifest(manifest) {
+        match verdict {
+            Honoured(_) => {}
+            NoEffect(why) => findings.without_effect.push((path, why)),
+            Refused(why) => findings.refused.push(FieldError::forbidden(&path, why)),
+        }
+    }
     findings
 }
 
-fn walk(value: &Value, path: &str, pattern: &str, findings: &mut Findings) {
+/// Every field that a Pod sets, with the verdict on it; a field is named with all that is below it where one row takes it
+/// whole.
+#[must_use]
+pub fn of_manifest(manifest: &Value) -> Vec<(String, Verdict)> {
+    let mut found = Vec::new();
+    walk(manifest, "", "", &mut found);
+    found
+}
+
+fn walk(value: &Value, path: &str, pattern: &str, found: &mut Vec<(String, Verdict)>) {
     if is_empty(value) || (!pattern.is_empty() && is_default(pattern, value)) {
         return;
     }
     // A field that has rows below it is judged by those.
     if !leads_somewhere(pattern) {
-        match of(pattern) {
-            Some(Honoured(_)) => {}
-            Some(NoEffect(why)) => findings.without_effect.push((path.into(), why)),
-            Some(Refused(why)) => findings.refused.push(FieldError::forbidden(path, why)),
-            None => findings.refused.push(FieldError::forbidden(path, table::LATER)),
-        }
+        found.push((path.to_owned(), of(pattern).unwrap_or(Refused(table::LATER))));
         return;
     }
     match value {
@@ -71,12 +84,12 @@ fn walk(value: &Value, path: &str, pattern: &str, findings: &mut Findings) {
                 let join = |prefix: &str| {
                     if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") }
                 };
-                walk(inner, &join(path), &join(pattern), findings);
+                walk(inner, &join(path), &join(pattern), found);
             }
         }
         Value::Array(items) => {
             for (index, inner) in items.iter().enumerate() {
-                walk(inner, &format!("{path}[{index}]"), &format!("{pattern}[]"), findings);
+                walk(inner, &format!("{path}[{index}]"), &format!("{pattern}[]"), found);
             }
         }
         // The wrong type; validation says so.

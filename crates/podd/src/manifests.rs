@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context as _, anyhow, bail};
-use podd_manifest::{Positions, Report};
+use podd_manifest::{Position, Positions, Report};
 use serde_json::Value;
 
 use crate::kinds::Kind;
@@ -43,13 +43,21 @@ impl Item {
 
     /// An objection to one of the object's fields, shown at its line.
     pub(crate) fn objection(&self, path: &str, message: &str) -> String {
+        Report::new(&self.source.name, &self.source.text, self.position(path), path, message).to_string()
+    }
+
+    /// Where one of the object's fields stands: `pod.yaml:8`.
+    pub(crate) fn place(&self, path: &str) -> String {
+        format!("{}:{}", self.source.name, self.position(path).line)
+    }
+
+    fn position(&self, path: &str) -> Position {
         let full = match (self.prefix.is_empty(), path.is_empty()) {
             (true, _) => path.to_owned(),
             (false, true) => self.prefix.clone(),
             (false, false) => format!("{}.{path}", self.prefix),
         };
-        let (at, _) = self.positions.find_key(&full);
-        Report::new(&self.source.name, &self.source.text, at, path, message).to_string()
+        self.positions.find_key(&full).0
     }
 }
 

@@ -15,7 +15,7 @@ pub(crate) use containers::{Exec, Logs};
 pub(crate) use duration::duration;
 pub(crate) use images::{Images, Load, Pull, Rmi};
 pub(crate) use node::{Agent, AgentAction, Api, Cri, NodeArgs};
-pub(crate) use objects::{Apply, Delete, Describe, Get, Wait};
+pub(crate) use objects::{Apply, Delete, Describe, Explain, Get, Wait};
 pub(crate) use play::{Kube, KubeWhat, Play, PlayKube, PlayWhat};
 
 /// Runs Kubernetes Pods on one machine.
@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Get(Get),
     /// Tell everything about objects
     Describe(Describe),
+    /// Tell what podd does with a field of a Pod
+    Explain(Explain),
     /// Print the log of a container
     Logs(Logs),
     /// Run a command in a container

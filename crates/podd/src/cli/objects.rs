@@ -121,6 +121,15 @@ pub(crate) struct Describe {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct Explain {
+    /// The field: pod, pod.spec, pod.spec.containers.livenessProbe
+    pub(crate) field: String,
+    /// With all fields below it
+    #[arg(long)]
+    pub(crate) recursive: bool,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct Wait {
     /// What to wait for: KIND NAME..., or KIND/NAME...
     #[arg(value_name = "KIND NAME")]

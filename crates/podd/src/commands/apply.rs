@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use kube::client::Body;
+use podd_core::verdict::Verdict;
 use serde_json::Value;
 
 use super::wait;
@@ -54,6 +55,7 @@ pub(crate) async fn run(args: Apply, settings: &Settings) -> anyhow::Result<()> 
     if dry_run == Some("client") {
         for item in &items {
             say!("{}/{} valid (dry run)", item.kind.singular(), item.name());
+            show_verdicts(item);
         }
         return Ok(());
     }
@@ -66,6 +68,9 @@ pub(crate) async fn run(args: Apply, settings: &Settings) -> anyhow::Result<()> 
             None | Some(Output::Wide) => {
                 let suffix = if how.dry_run { " (server dry run)" } else { "" };
                 say!("{}/{} {}{suffix}", item.kind.singular(), item.name(), outcome.word());
+                if how.dry_run {
+                    show_verdicts(item);
+                }
             }
             Some(output) => print::object(&object, item.kind, output, applied.is_empty())?,
         }
@@ -78,6 +83,23 @@ pub(crate) async fn run(args: Apply, settings: &Settings) -> anyhow::Result<()> 
         }
     }
     Ok(())
+}
+
+/// What becomes of each field that a Pod sets. What is refused has ended the command before.
+fn show_verdicts(item: &Item) {
+    if item.kind.kind != "Pod" {
+        return;
+    }
+    let mut sent = item.value.clone();
+    strip_server_fields(&mut sent);
+    for (path, verdict) in podd_core::verdict::of_manifest(&sent) {
+        let text = match verdict {
+            Verdict::Honoured(_) => "honoured".to_owned(),
+            Verdict::NoEffect(why) => format!("no effect: {why}"),
+            Verdict::Refused(why) => format!("refused: {why}"),
+        };
+        say!("  {}  {path}: {text}", item.place(&path));
+    }
 }
 
 /// Objects that name no namespace get the one of the command.

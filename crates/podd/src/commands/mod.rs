@@ -5,6 +5,7 @@ mod apply;
 mod delete;
 mod describe;
 mod exec;
+mod explain;
 mod get;
 mod images;
 mod load;
@@ -32,6 +33,7 @@ pub(crate) fn run(cli: Cli, settings: Settings) -> anyhow::Result<ExitCode> {
         Command::Agent(args) if args.action.is_none() => done(daemon::agent(args, settings)),
         Command::Cri(args) => done(daemon::cri(args, settings)),
         Command::Api(args) => done(daemon::api(args, settings)),
+        Command::Explain(args) => done(explain::run(&args)),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "podd", &mut script);
@@ -75,7 +77,7 @@ async fn client_command(command: Command, settings: Settings) -> anyhow::Result<
             Some(AgentAction::Status) => return agent::status(&settings).await,
             None => unreachable!("running the agent was dispatched before"),
         },
-        Command::Cri(_) | Command::Api(_) | Command::Completion { .. } => {
+        Command::Cri(_) | Command::Api(_) | Command::Completion { .. } | Command::Explain(_) => {
             unreachable!("commands without a client were dispatched before")
         }
     }
