@@ -15,6 +15,8 @@ export CONTAINER_RUNTIME_ENDPOINT=unix://$work/run/cri/cri.sock
 : >"$work/crictl.yaml"
 failed=0
 ip link set lo up
+# Somebody else's CNI configuration would be the pods' network.
+[ ! -d /etc/cni/net.d ] || mount -t tmpfs none /etc/cni/net.d
 "$podd" cri >"$work/podd.log" 2>&1 &
 daemon=$!
 finish() {

@@ -111,11 +111,13 @@ impl Node {
         command
     }
 
-    /// The configuration file, made empty when the test has written none.
+    /// The configuration file: what the test has written, and that pods are on podd's own network if it does not say. The
+    /// machine may have a CNI configuration of somebody else's.
     fn configuration(&self) -> PathBuf {
         let path = self.path().join("config.toml");
-        if !path.exists() {
-            std::fs::write(&path, "").expect("a file is written");
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        if !text.lines().any(|line| line == "[cni]") {
+            std::fs::write(&path, format!("{text}\n[cni]\nnetwork = \"podd\"\n")).expect("a file is written");
         }
         path
     }

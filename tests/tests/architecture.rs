@@ -14,12 +14,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("podd-image", &["podd-sys"]),
     ("podd-cgroup", &["podd-sys"]),
     ("podd-net", &["podd-sys"]),
+    ("podd-cni", &[]),
     ("podd-cri", &[]),
     ("podd-nri", &[]),
     ("podd-shim", &["podd-sys"]),
     (
         "podd-runtime",
-        &["podd-cri", "podd-image", "podd-manifest", "podd-net", "podd-nri", "podd-cgroup", "podd-sys", "podd-shim"],
+        &[
+            "podd-cri",
+            "podd-image",
+            "podd-cni",
+            "podd-manifest",
+            "podd-net",
+            "podd-nri",
+            "podd-cgroup",
+            "podd-sys",
+            "podd-shim",
+        ],
     ),
     ("podd-api", &["podd-core", "podd-cri", "podd-manifest"]),
     ("podd-agent", &["podd-core", "podd-cri", "podd-cgroup", "podd-sys", "podd-manifest"]),
@@ -56,7 +67,20 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("granit-parser", &["podd-manifest"]),
     ("clap*", &["podd"]),
     ("indicatif", &["podd"]),
-    ("tokio", &["podd-cri", "podd-image", "podd-nri", "podd-runtime", "podd-api", "podd-agent", "podd", "podd-tests"]),
+    (
+        "tokio",
+        &[
+            "podd-cni",
+            "podd-cri",
+            "podd-image",
+            "podd-nri",
+            "podd-runtime",
+            "podd-api",
+            "podd-agent",
+            "podd",
+            "podd-tests",
+        ],
+    ),
 ];
 
 #[test]

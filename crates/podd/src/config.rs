@@ -30,6 +30,7 @@ struct File {
     manifests: Option<PathBuf>,
     cgroup_root: Option<String>,
     network: NetworkFile,
+    cni: CniFile,
     registries: RegistriesFile,
     images: ImagesFile,
     runtime: RuntimeFile,
@@ -42,6 +43,28 @@ struct NetworkFile {
     bridge: Option<String>,
     subnet: Option<String>,
     mtu: Option<u32>,
+}
+
+/// Plugins that wire pods instead of podd.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct CniFile {
+    /// Where network configurations lie.
+    config_dir: Option<PathBuf>,
+    /// Where plugins lie; an earlier one wins.
+    bin_dirs: Option<Vec<PathBuf>>,
+    network: Option<NetworkChoice>,
+}
+
+/// Who wires pods.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum NetworkChoice {
+    /// Plugins when there is a configuration, else podd; what `podd cri` does unless told.
+    Auto,
+    /// podd; what the agent's own runtime does unless told.
+    Podd,
+    Cni,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -117,6 +140,9 @@ pub(crate) struct Settings {
     pub(crate) bridge: String,
     pub(crate) subnet: String,
     pub(crate) mtu: Option<u32>,
+    pub(crate) cni_config_dir: Option<PathBuf>,
+    pub(crate) cni_bin_dirs: Option<Vec<PathBuf>>,
+    pub(crate) cni_network: Option<NetworkChoice>,
     pub(crate) insecure_registries: Vec<String>,
     pub(crate) mirrors: BTreeMap<String, Vec<String>>,
     pub(crate) auth_file: Option<PathBuf>,
@@ -199,6 +225,9 @@ fn settings(args: NodeArgs, file: File, host_name: &str) -> anyhow::Result<Setti
         bridge: file.network.bridge.unwrap_or_else(|| format!("{instance}0")),
         subnet: file.network.subnet.unwrap_or_else(|| DEFAULT_SUBNET.into()),
         mtu: file.network.mtu,
+        cni_config_dir: file.cni.config_dir,
+        cni_bin_dirs: file.cni.bin_dirs,
+        cni_network: file.cni.network,
         insecure_registries: file.registries.insecure,
         mirrors: file.registries.mirrors,
         auth_file: file.registries.auth_file,
@@ -244,6 +273,15 @@ mod tests {
         let args = NodeArgs { root: Some("/c".into()), ..Default::default() };
         let settings = settings(args, file, "h").unwrap();
         assert_eq!((settings.root, settings.run, settings.subnet), ("/c".into(), "/b".into(), "10.9.0.0/24".into()));
+    }
+
+    #[test]
+    fn who_wires_pods_is_the_files() {
+        let text = "[cni]\nconfig-dir = \"/n\"\nbin-dirs = [\"/b\"]\nnetwork = \"cni\"\n";
+        let settings = settings(NodeArgs::default(), toml::from_str(text).unwrap(), "h").unwrap();
+        assert_eq!((settings.cni_config_dir, settings.cni_bin_dirs), (Some("/n".into()), Some(vec!["/b".into()])));
+        assert_eq!(settings.cni_network, Some(NetworkChoice::Cni));
+        assert!(toml::from_str::<File>("[cni]\nnetwork = \"else\"\n").is_err());
     }
 
     #[test]

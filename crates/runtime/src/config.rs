@@ -20,6 +20,8 @@ pub struct Config {
     pub cgroup_driver: CgroupDriver,
     /// The pods' network.
     pub network: podd_net::Config,
+    /// CNI, and when it counts instead.
+    pub cni: CniConfig,
     /// How images are pulled and kept.
     pub images: podd_image::Config,
     /// When a container's log is rotated by its shim. Zeroes, the default, leave it to the caller, as a kubelet wants.
@@ -44,6 +46,39 @@ pub enum CgroupDriver {
     Systemd,
 }
 
+/// Where CNI's files lie, and whether they count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CniConfig {
+    /// Where network configurations are looked for; read anew for every pod and every status.
+    pub config_dir: PathBuf,
+    /// Where plugins are looked for, in this order.
+    pub bin_dirs: Vec<PathBuf>,
+    /// Who wires pods.
+    pub network: NetworkChoice,
+}
+
+/// Who wires pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NetworkChoice {
+    /// The plugins when there is a configuration, else podd.
+    Auto,
+    /// podd.
+    #[default]
+    Podd,
+    /// The plugins; without a configuration the network is not ready.
+    Cni,
+}
+
+impl Default for CniConfig {
+    fn default() -> Self {
+        Self {
+            config_dir: "/etc/cni/net.d".into(),
+            bin_dirs: ["/opt/cni/bin", "/usr/lib/cni"].map(PathBuf::from).to_vec(),
+            network: NetworkChoice::Podd,
+        }
+    }
+}
+
 impl Config {
     /// The usual setup of an instance.
     ///
@@ -58,6 +93,7 @@ impl Config {
             cgroup_root: PathBuf::from("/").join(instance),
             cgroup_driver: CgroupDriver::Cgroupfs,
             network: crate::network::config(instance, root, &boot_id),
+            cni: CniConfig::default(),
             images: podd_image::Config::default(),
             log_limits: LogLimits::default(),
             cdi_dirs: ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec(),

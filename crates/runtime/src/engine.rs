@@ -19,7 +19,7 @@ use crate::config::{CgroupDriver, Config};
 use crate::error::{Context, CriError, Result};
 use crate::events::Events;
 use crate::features::Features;
-use crate::network;
+use crate::network::{self, cni::Cni};
 use crate::paths::Paths;
 use crate::records::{ContainerMeta, ContainerStatus, Records, SandboxMeta, SandboxStatus, Syncer};
 use crate::registry::Registry;
@@ -47,6 +47,7 @@ pub(crate) struct Engine {
     pub(crate) container_records: Records<ContainerMeta, ContainerStatus>,
     pub(crate) images: Store,
     pub(crate) network: Network,
+    pub(crate) cni: Cni,
     pub(crate) cgroups: Hierarchy,
     pub(crate) shim_group: Group,
     pub(crate) launcher: Launcher,
@@ -164,6 +165,7 @@ impl Engine {
             container_records: containers,
             images,
             network: network::open(config.network.clone())?,
+            cni: Cni::open(config.cni.clone(), &config.root, &config.run),
             cgroups,
             shim_group,
             launcher: Launcher::open(paths.shims(), config.boot_id.clone())?,
@@ -197,6 +199,17 @@ impl Engine {
     /// Runs work that nobody waits for.
     pub(crate) fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(work);
+    }
+
+    /// Runs work that nobody waits for, and that is dropped where it stands when the runtime closes.
+    pub(crate) fn until_closing(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let closing = self.closing.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = closing.cancelled() => {}
+                () = work => {}
+            }
+        });
     }
 
     /// Follows a shim: its events, and its end.

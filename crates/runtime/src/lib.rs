@@ -49,6 +49,6 @@ mod streams;
 mod systemd;
 mod warnings;
 
-pub use config::{CgroupDriver, Config, LogLimits};
+pub use config::{CgroupDriver, CniConfig, Config, LogLimits, NetworkChoice};
 pub use engine::Runtime;
 pub use error::{CriError, Result};

@@ -1,4 +1,7 @@
-//! The pods' network: records of the runtime in the words of `podd-net`, and its errors in CRI's.
+//! The pods' network: records of the runtime in the words of `podd-net`, and its errors in CRI's. Beside it are the
+//! plugins of CNI ([`cni`]); which of the two wires a pod is decided when the pod is made.
+
+pub(crate) mod cni;
 
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
@@ -7,6 +10,7 @@ use std::sync::Arc;
 
 use podd_net::{Attached, Config, Error, Kind, Network, PortMapping, Protocol};
 
+use self::cni::Cni;
 use crate::error::{CriError, Result};
 use crate::records::{PortMeta, SandboxMeta};
 use crate::sandbox::Sandbox;
@@ -21,24 +25,36 @@ pub(crate) fn open(config: Config) -> Result<Network> {
     Network::open(config).map_err(|error| cri("open the network", error))
 }
 
-/// Connects a sandbox that has its own network namespace.
-pub(crate) fn attach(network: &Network, meta: &SandboxMeta, netns: BorrowedFd<'_>) -> Result<Vec<IpAddr>> {
+/// Connects a sandbox that has its own network namespace: by plugins when there is a configuration, else by podd.
+/// `pod_cidr` is the node's range, which plugins may want.
+pub(crate) fn attach(
+    network: &Network,
+    cni: &Cni,
+    meta: &SandboxMeta,
+    pod_cidr: &str,
+    netns: BorrowedFd<'_>,
+) -> Result<Vec<IpAddr>> {
+    let chosen = cni.choose().map_err(|why| CriError::Precondition(format!("the network is not ready: {why}")))?;
+    if let Some(list) = chosen {
+        return cni.attach(list, meta, pod_cidr, netns);
+    }
     let what = || format!("attach the network of sandbox {}", meta.id);
     network.attach(&meta.id, netns, &ports(meta)?).map_err(|error| cri(&what(), error))
 }
 
 /// Gives back what a sandbox has of the network, if it has anything.
-pub(crate) fn detach(network: &Network, meta: &SandboxMeta) -> Result<()> {
+pub(crate) fn detach(network: &Network, cni: &Cni, meta: &SandboxMeta) -> Result<()> {
+    cni.detach(&meta.id)?;
     network.detach(&meta.id).map_err(|error| cri(&format!("detach the network of sandbox {}", meta.id), error))
 }
 
-/// Brings leases and kernel in line with the sandboxes that live.
-pub(crate) fn restore(network: &Network, live: &[Arc<Sandbox>]) -> Result<()> {
+/// Brings leases and kernel in line with the sandboxes that live and are not the plugins'.
+pub(crate) fn restore(network: &Network, cni: &Cni, live: &[Arc<Sandbox>]) -> Result<()> {
     let attached = |sandbox: &Arc<Sandbox>| {
         let ports = ports(&sandbox.meta)?;
         Ok(Attached { sandbox: sandbox.id().to_owned(), addresses: sandbox.status().ips, ports })
     };
-    let live = live.iter().map(attached).collect::<Result<Vec<_>>>()?;
+    let live = live.iter().filter(|sandbox| !cni.has(sandbox.id())).map(attached).collect::<Result<Vec<_>>>()?;
     network.restore(&live).map_err(|error| cri("restore the network", error))
 }
 

@@ -6,8 +6,10 @@
 //! <root>/containers/<id>.jsonl                     record
 //! <root>/containers/<id>/{upper,work}              writable layer
 //! <root>/containers/<id>/{config.json,rootfs}      bundle, for hooks to find
+//! <root>/cni/<sandbox>.json                        what CNI plugins made
 //! <root>/images/                                   the image store
 //! <run>/shims/<sandbox>.sock, <sandbox>.json       what a boot invalidates
+//! <run>/netns/<sandbox>                            the namespace of a pod that CNI plugins wired
 //! <run>/shm/<sandbox>                              the pod's shared memory, a tmpfs
 //! ```
 

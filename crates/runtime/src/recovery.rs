@@ -9,6 +9,7 @@
 //! | container creating, or being removed | any | removed |
 //! | container exited | any | as it is |
 //! | files, shims, without a record | any | removed |
+//! | what CNI plugins made, without a record | any | removed in the background |
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -36,7 +37,7 @@ impl Engine {
         let live: Vec<Arc<Sandbox>> =
             sandboxes.iter().zip(&found).filter(|(_, state)| state.is_some()).map(|(s, _)| Arc::clone(s)).collect();
         let engine = Arc::clone(self);
-        blocking(move || network::restore(&engine.network, &live)).await?;
+        blocking(move || network::restore(&engine.network, &engine.cni, &live)).await?;
         join_all(sandboxes.iter().zip(found).map(|(sandbox, state)| self.settle(sandbox, state))).await;
         let engine = Arc::clone(self);
         blocking(move || engine.remove_orphans()).await
@@ -166,7 +167,7 @@ impl Engine {
     }
 
     /// Removes what lies about without a record.
-    fn remove_orphans(&self) -> Result<()> {
+    fn remove_orphans(self: &Arc<Self>) -> Result<()> {
         let sandboxes: HashSet<String> = self.registry.sandboxes().iter().map(|s| s.id().to_owned()).collect();
         let containers: HashSet<String> = self.registry.containers().iter().map(|c| c.id().to_owned()).collect();
         for id in self.launcher.traces().context(|| "list the shims")? {
@@ -187,6 +188,6 @@ impl Engine {
                 }
             }
         }
-        Ok(())
+        self.look_after_cni(&sandboxes)
     }
 }

@@ -27,9 +27,18 @@ impl Engine {
         }
     }
 
-    /// A runtime that opened is ready, and so is its network: both are made then, or opening fails.
+    /// A runtime that opened is ready. So is podd's network; that of CNI is when its configuration can be used.
     pub(crate) fn runtime_status(&self, verbose: bool, features: Features) -> StatusResponse {
         let condition = |kind: &str| RuntimeCondition { r#type: kind.to_owned(), status: true, ..Default::default() };
+        let network = match self.cni.choose() {
+            Ok(_) => condition("NetworkReady"),
+            Err(message) => RuntimeCondition {
+                status: false,
+                reason: "NetworkPluginNotReady".to_owned(),
+                message,
+                ..condition("NetworkReady")
+            },
+        };
         let handler = |name: &str| RuntimeHandler {
             name: name.to_owned(),
             features: Some(RuntimeHandlerFeatures {
@@ -38,7 +47,7 @@ impl Engine {
             }),
         };
         StatusResponse {
-            status: Some(RuntimeStatus { conditions: vec![condition("RuntimeReady"), condition("NetworkReady")] }),
+            status: Some(RuntimeStatus { conditions: vec![condition("RuntimeReady"), network] }),
             info: if verbose { self.describe() } else { BTreeMap::new() },
             runtime_handlers: vec![handler(""), handler(HANDLER)],
             features: Some(RuntimeFeatures {
@@ -50,7 +59,7 @@ impl Engine {
     }
 
     /// Takes note of what the node has learnt. The pods' addresses come from podd's own network or from a CNI plugin,
-    /// which have configurations of their own: the range is kept for people to see.
+    /// which have configurations of their own: the range is kept for people to see, and for plugins that ask for it.
     pub(crate) fn update_config(&self, config: v1::RuntimeConfig) -> Result<()> {
         let cidr = config.network_config.unwrap_or_default().pod_cidr;
         let mut ranges = cidr.split(',').map(str::trim).filter(|_| !cidr.is_empty());
@@ -83,7 +92,13 @@ impl Engine {
             "podCIDR": *self.pod_cidr.lock().unwrap_or_else(PoisonError::into_inner),
             "capabilities": podd_sys::capability::names(self.bounding),
         });
-        BTreeMap::from([("config".to_owned(), config.to_string())])
+        let mut told = BTreeMap::from([("config".to_owned(), config.to_string())]);
+        if let Some((config, load)) = self.cni.describe() {
+            // containerd's words: tools look for them.
+            told.insert("cniconfig".to_owned(), config.to_string());
+            told.insert("lastCNILoadStatus".to_owned(), load);
+        }
+        told
     }
 }
 

@@ -10,7 +10,7 @@ use podd_cri::{ImageService, RuntimeService};
 use podd_runtime::{LogLimits, Runtime};
 
 use super::routes;
-use crate::config::{CgroupDriver, DEFAULT_SUBNET, Settings, TlsFile};
+use crate::config::{CgroupDriver, DEFAULT_SUBNET, NetworkChoice, Settings, TlsFile};
 
 /// A container's log is rotated at this size (the kubelet's `containerLogMaxSize`).
 const LOG_SIZE: u64 = 10 << 20;
@@ -74,6 +74,17 @@ pub(super) async fn runtime(settings: &Settings) -> anyhow::Result<Arc<Runtime>>
     let subnet = settings.subnet.parse().with_context(|| format!("network.subnet {:?}", settings.subnet))?;
     config.network.subnets = vec![subnet];
     config.network.mtu = settings.mtu;
+    if let Some(directory) = &settings.cni_config_dir {
+        config.cni.config_dir.clone_from(directory);
+    }
+    if let Some(directories) = &settings.cni_bin_dirs {
+        config.cni.bin_dirs.clone_from(directories);
+    }
+    config.cni.network = match settings.cni_network {
+        None | Some(NetworkChoice::Podd) => podd_runtime::NetworkChoice::Podd,
+        Some(NetworkChoice::Auto) => podd_runtime::NetworkChoice::Auto,
+        Some(NetworkChoice::Cni) => podd_runtime::NetworkChoice::Cni,
+    };
     config.images.insecure_registries = settings.insecure_registries.iter().cloned().collect();
     config.images.mirrors = mirrors(&settings.mirrors)?;
     config.images.auth_file = settings.auth_file.clone();
@@ -98,6 +109,7 @@ pub(super) fn of_cri(settings: Settings) -> Settings {
         instance: format!("{}-cri", settings.instance),
         bridge,
         subnet,
+        cni_network: settings.cni_network.or(Some(NetworkChoice::Auto)),
         ..settings
     }
 }

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use podd_cri::v1::{ContainerEventType, PodSandboxConfig};
 use podd_nri::message::Event;
@@ -125,7 +125,10 @@ impl Engine {
     fn join_network(&self, sandbox: &Sandbox, net: Option<&OwnedFd>) -> Result<Vec<IpAddr>> {
         let meta = &sandbox.meta;
         let ips = match net {
-            Some(net) => network::attach(&self.network, meta, net.as_fd())?,
+            Some(net) => {
+                let pod_cidr = self.pod_cidr.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                network::attach(&self.network, &self.cni, meta, &pod_cidr, net.as_fd())?
+            }
             None => Vec::new(),
         };
         files::write_names(&self.paths.sandbox(sandbox.id()), meta, &ips)?;

@@ -129,7 +129,7 @@ impl Engine {
             note(self.kill_now(&container.meta.cgroup));
         }
         note(self.kill_now(&super::run::init_path(meta)));
-        note(network::detach(&self.network, meta));
+        note(network::detach(&self.network, &self.cni, meta));
         note(files::unmount_shm(&self.paths.sandbox(sandbox.id()).shm()));
         note(self.launcher.forget(sandbox.id()).map_err(|error| CriError::internal("forget the shim", error)));
         first
