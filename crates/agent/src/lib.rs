@@ -20,6 +20,7 @@ mod pod_cgroups;
 mod resources;
 pub mod source;
 mod strangers;
+mod users;
 pub mod volumes;
 mod watch;
 pub mod worker;

@@ -12,6 +12,7 @@ use std::{
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 use podd_core::pod::Failure;
+use podd_cri::v1;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
     housekeeping::LOG_MARK,
     pod_cgroups::PodCgroups,
     source::uid,
+    users::Users,
     volumes::{VolumeError, Volumes},
     worker::{PodResources, Prepared},
 };
@@ -34,6 +36,7 @@ pub(crate) struct NodeResources(Arc<Inner>);
 struct Inner {
     volumes: Volumes,
     cgroups: PodCgroups,
+    users: Users,
     cluster: dns::Cluster,
     pods: PathBuf,
     resolv_conf: PathBuf,
@@ -46,6 +49,7 @@ impl NodeResources {
         Self(Arc::new(Inner {
             volumes: Volumes::new(config.pods_dir()),
             cgroups,
+            users: Users::new(config.pods_dir(), config.max_pods),
             cluster: dns::Cluster { servers: config.cluster_dns.clone(), domain: config.cluster_domain.clone() },
             pods: config.pods_dir(),
             resolv_conf: config.resolv_conf.clone(),
@@ -124,7 +128,8 @@ impl Inner {
         self.mark_logs(pod).map_err(|error| failure("FailedMount", &error))?;
         // Without the node's file a pod has no resolver, which is no reason not to run it.
         let of_node = read_or_empty(&self.resolv_conf);
-        Ok(Prepared { cgroup_parent, volumes, dns: Some(dns::config(pod, &self.cluster, &of_node)) })
+        let users = self.users(pod)?;
+        Ok(Prepared { cgroup_parent, volumes, dns: Some(dns::config(pod, &self.cluster, &of_node)), users })
     }
 
     fn hosts_file(&self, pod: &Pod, ips: &[IpAddr]) -> Result<PathBuf, Failure> {
@@ -132,6 +137,19 @@ impl Inner {
         let path = self.pods.join(uid(pod)).join(HOSTS);
         self.write_hosts(uid(pod), &text).map_err(|error| failure("CreateContainerConfigError", &error))?;
         Ok(path)
+    }
+
+    /// The ids of a pod that does not share the node's users.
+    fn users(&self, pod: &Pod) -> Result<Option<v1::UserNamespace>, Failure> {
+        if pod.spec.as_ref().and_then(|spec| spec.host_users) != Some(false) {
+            return Ok(None);
+        }
+        let refuse = |error: &dyn Error| Failure {
+            reason: "FailedCreatePodSandBox".into(),
+            message: format!("Failed to create pod sandbox: create user namespace: {}", chain(error)),
+        };
+        let directory = self.volumes.pod_directory(uid(pod)).map_err(|error| refuse(&error))?;
+        self.users.ensure(uid(pod), &directory).map(Some).map_err(|error| refuse(&error))
     }
 
     /// Written aside and renamed: a container that has it mounted keeps a whole file.

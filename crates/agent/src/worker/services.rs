@@ -79,6 +79,8 @@ pub struct Prepared {
     pub volumes: BTreeMap<String, PathBuf>,
     /// What the pod's resolv.conf shall say.
     pub dns: Option<v1::DnsConfig>,
+    /// The ids of a pod with users of its own (`hostUsers: false`).
+    pub users: Option<v1::UserNamespace>,
 }
 
 /// The pods' objects in the API.

@@ -31,7 +31,7 @@ fn what_the_table_lacks_is_refused_by_name() {
             vec!["spec.containers[0].resources.limits.hugepages-2Mi"],
         ),
         (json!({"volumes": [{"name": "v", "configMap": {"name": "c"}}]}), vec!["spec.volumes[0].configMap"]),
-        (json!({"hostPID": true, "dnsPolicy": "None"}), vec!["spec.dnsPolicy", "spec.hostPID"]),
+        (json!({"hostPID": true, "dnsPolicy": "None"}), vec!["spec.dnsPolicy"]),
         (json!({"volumes": [{"name": "v", "emptyDir": {"medium": "Memory"}}, {"name": "w", "emptyDir": {}}]}), vec![]),
     ];
     for (spec, want) in table {
@@ -81,7 +81,6 @@ fn the_rest_of_the_pod_api_is_refused_by_name() {
         (json!({"terminationMessagePolicy": "FallbackToLogsOnError"}), "terminationMessagePolicy"),
         (json!({"volumeDevices": [{"name": "v", "devicePath": "/d"}]}), "volumeDevices"),
         (json!({"resizePolicy": [{"resourceName": "cpu"}]}), "resizePolicy"),
-        (json!({"securityContext": {"procMount": "Unmasked"}}), "securityContext.procMount"),
     ];
     for (more, field) in in_container {
         assert_eq!(refused(of_container(more)), [format!("spec.containers[0].{field}")]);
@@ -91,8 +90,6 @@ fn the_rest_of_the_pod_api_is_refused_by_name() {
         (json!({"dnsConfig": {"nameservers": ["1.1.1.1"]}}), "dnsConfig"),
         (json!({"ephemeralContainers": [{"name": "e"}]}), "ephemeralContainers"),
         (json!({"hostAliases": [{"ip": "1.1.1.1"}]}), "hostAliases"),
-        (json!({"hostIPC": true}), "hostIPC"),
-        (json!({"hostUsers": false}), "hostUsers"),
         (json!({"imagePullSecrets": [{"name": "s"}]}), "imagePullSecrets"),
         (json!({"overhead": {"cpu": "1"}}), "overhead"),
         (json!({"priorityClassName": "high"}), "priorityClassName"),

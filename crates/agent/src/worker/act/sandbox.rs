@@ -24,6 +24,11 @@ pub(super) async fn create(services: &Services, order: &Order, attempt: u32) -> 
         services.recorder.pod(pod, Severity::Normal, "SandboxChanged", message);
     }
     let prepared = order.prepared.as_deref().cloned().unwrap_or_default();
+    if security::has_own_users(pod) && prepared.users.is_none() {
+        // Never with the node's users instead.
+        let message = "the pod has no ids of its own yet".to_owned();
+        return Err(Failure { reason: "CreatePodSandboxError".into(), message });
+    }
     let config = config(pod, attempt, &prepared, &services.settings);
     let request = v1::RunPodSandboxRequest { config: Some(config), ..Default::default() };
     let call = services.runtime.run_pod_sandbox(Request::new(request));
@@ -80,7 +85,7 @@ pub(super) fn config(pod: &Pod, attempt: u32, prepared: &Prepared, settings: &Se
         annotations: pod.metadata.annotations.clone().unwrap_or_default(),
         linux: Some(v1::LinuxPodSandboxConfig {
             cgroup_parent: prepared.cgroup_parent.clone(),
-            security_context: Some(security::of_sandbox(pod)),
+            security_context: Some(security::of_sandbox(pod, prepared.users.as_ref())),
             sysctls: sysctls(pod),
             overhead: None,
             resources: Some(resources(pod)),

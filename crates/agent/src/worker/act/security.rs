@@ -20,12 +20,12 @@ pub(super) struct ImageUser {
 }
 
 /// What a pod's sandbox may do.
-pub(super) fn of_sandbox(pod: &Pod) -> v1::LinuxSandboxSecurityContext {
+pub(super) fn of_sandbox(pod: &Pod, users: Option<&v1::UserNamespace>) -> v1::LinuxSandboxSecurityContext {
     let spec = pod.spec.as_ref();
     let context = pods(pod);
     let privileged = spec.is_some_and(|spec| all_containers(spec).any(is_privileged));
     v1::LinuxSandboxSecurityContext {
-        namespace_options: Some(namespaces(pod)),
+        namespace_options: Some(namespaces(pod, users)),
         selinux_options: context.and_then(|context| context.se_linux_options.as_ref()).map(selinux),
         run_as_user: int(context.and_then(|context| context.run_as_user)),
         run_as_group: int(context.and_then(|context| context.run_as_group.filter(|_| context.run_as_user.is_some()))),
@@ -43,6 +43,7 @@ pub(super) fn of_container(
     pod: &Pod,
     container: &Container,
     image_user: &ImageUser,
+    users: Option<&v1::UserNamespace>,
     settings: &Settings,
 ) -> Result<v1::LinuxContainerSecurityContext, Failure> {
     verify_non_root(pod, container, image_user).map_err(config_error)?;
@@ -70,7 +71,7 @@ pub(super) fn of_container(
     Ok(v1::LinuxContainerSecurityContext {
         capabilities,
         privileged,
-        namespace_options: Some(namespaces(pod)),
+        namespace_options: Some(namespaces(pod, users)),
         selinux_options: label.map(selinux),
         run_as_user: int(uid),
         run_as_username: name,
@@ -161,8 +162,22 @@ fn is_privileged(container: &Container) -> bool {
     container.security_context.as_ref().and_then(|context| context.privileged) == Some(true)
 }
 
+/// Whether the pod has users of its own, which must have been given to it.
+pub(super) fn has_own_users(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.host_users) == Some(false)
+}
+
+/// Shows what is mounted by the pod's own ids.
+pub(super) fn map_ids(mounts: &mut [v1::Mount], users: Option<&v1::UserNamespace>) {
+    // An image's content is shown by the runtime as it must be.
+    for mount in mounts.iter_mut().filter(|mount| mount.image.is_none()) {
+        mount.uid_mappings = users.map(|users| users.uids.clone()).unwrap_or_default();
+        mount.gid_mappings = users.map(|users| users.gids.clone()).unwrap_or_default();
+    }
+}
+
 /// The namespaces that a pod's containers share.
-fn namespaces(pod: &Pod) -> v1::NamespaceOption {
+fn namespaces(pod: &Pod, users: Option<&v1::UserNamespace>) -> v1::NamespaceOption {
     let spec = pod.spec.as_ref();
     let asked = |field: fn(&PodSpec) -> Option<bool>| spec.and_then(field) == Some(true);
     let pid = if asked(|spec| spec.host_pid) {
@@ -177,6 +192,10 @@ fn namespaces(pod: &Pod) -> v1::NamespaceOption {
         network: or_node(is_host_network(pod)) as i32,
         pid: pid as i32,
         ipc: or_node(asked(|spec| spec.host_ipc)) as i32,
+        userns_options: Some(match users {
+            Some(users) => users.clone(),
+            None => v1::UserNamespace { mode: v1::NamespaceMode::Node as i32, ..Default::default() },
+        }),
         ..Default::default()
     }
 }

@@ -63,7 +63,8 @@ async fn create_and_start(services: &Services, order: &Order, start: &Start<'_>)
     let hosts = services.resources.hosts_file(pod, &order.ips).await?;
     let prepared = order.prepared.as_deref().cloned().unwrap_or_default();
     let made = Made { image_user: &image_user, hosts: &hosts, prepared: &prepared };
-    let config = config(pod, container, start, &made, &services.settings)?;
+    let mut config = config(pod, container, start, &made, &services.settings)?;
+    security::map_ids(&mut config.mounts, prepared.users.as_ref());
 
     let deadline = services.settings.call_deadline;
     let attempt = 0;
@@ -127,7 +128,13 @@ fn config(
         log_path: log_path(&container.name, start.restart_count),
         linux: Some(v1::LinuxContainerConfig {
             resources: Some(resources(pod, container, settings)),
-            security_context: Some(security::of_container(pod, container, made.image_user, settings)?),
+            security_context: Some(security::of_container(
+                pod,
+                container,
+                made.image_user,
+                made.prepared.users.as_ref(),
+                settings,
+            )?),
         }),
         ..Default::default()
     })

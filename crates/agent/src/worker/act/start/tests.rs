@@ -225,14 +225,34 @@ fn groups_come_from_the_pod() {
 fn namespaces_follow_the_spec() {
     use v1::NamespaceMode::{Container, Node, Pod};
     let table = [
-        (json!({}), (Pod, Container)),
-        (json!({"shareProcessNamespace": true}), (Pod, Pod)),
-        (json!({"hostNetwork": true}), (Node, Container)),
+        (json!({}), (Pod, Container, Pod)),
+        (json!({"shareProcessNamespace": true}), (Pod, Pod, Pod)),
+        (json!({"hostNetwork": true}), (Node, Container, Pod)),
+        (json!({"hostPID": true}), (Pod, Node, Pod)),
+        (json!({"hostIPC": true}), (Pod, Container, Node)),
     ];
-    for (spec, (network, pid)) in table {
+    for (spec, (network, pid, ipc)) in table {
         let options = security(json!({}), spec.clone(), &ImageUser::default()).namespace_options.expect("options");
-        assert_eq!((options.network, options.pid), (network as i32, pid as i32), "{spec}");
+        assert_eq!((options.network, options.pid, options.ipc), (network as i32, pid as i32, ipc as i32), "{spec}");
+        assert_eq!(options.userns_options.map(|users| users.mode), Some(Node as i32), "{spec}");
     }
+}
+
+#[test]
+fn ids_of_the_pods_own_are_those_of_sandbox_container_and_volumes() {
+    let ids = vec![v1::IdMapping { host_id: 65_536, container_id: 0, length: 65_536 }];
+    let users = v1::UserNamespace { mode: v1::NamespaceMode::Pod as i32, uids: ids.clone(), gids: ids.clone() };
+    let pod = pod(json!({}), json!({"hostUsers": false}));
+    let prepared = Prepared { users: Some(users.clone()), ..Prepared::default() };
+    let linux = sandbox::config(&pod, 0, &prepared, &settings()).linux.expect("linux");
+    let options = linux.security_context.and_then(|context| context.namespace_options).expect("options");
+    assert_eq!(options.userns_options, Some(users.clone()));
+
+    let mut mounts = vec![mount(Path::new("/a"), Path::new("/b"), false), v1::Mount::default()];
+    mounts[1].image = Some(v1::ImageSpec::default());
+    security::map_ids(&mut mounts, Some(&users));
+    assert_eq!((&mounts[0].uid_mappings, &mounts[0].gid_mappings), (&ids, &ids));
+    assert!(mounts[1].uid_mappings.is_empty(), "an image's content is the runtime's to map");
 }
 
 #[test]
