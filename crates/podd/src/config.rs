@@ -114,6 +114,8 @@ struct RuntimeFile {
     hooks_dirs: Vec<PathBuf>,
     /// Where NRI plugins connect to `podd cri`.
     nri_socket: Option<PathBuf>,
+    /// The program that makes checkpoints, if not the `criu` of `PATH`.
+    criu: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -151,6 +153,7 @@ pub(crate) struct Settings {
     pub(crate) cdi_dirs: Option<Vec<PathBuf>>,
     pub(crate) hooks_dirs: Vec<PathBuf>,
     pub(crate) nri_socket: Option<PathBuf>,
+    pub(crate) criu: Option<PathBuf>,
     pub(crate) cgroup_driver: CgroupDriver,
     pub(crate) sysctls: sysctl::Allowed,
     pub(crate) seccomp_profiles: Option<PathBuf>,
@@ -236,6 +239,7 @@ fn settings(args: NodeArgs, file: File, host_name: &str) -> anyhow::Result<Setti
         cdi_dirs: file.runtime.cdi_dirs,
         hooks_dirs: file.runtime.hooks_dirs,
         nri_socket: file.runtime.nri_socket,
+        criu: file.runtime.criu,
         cgroup_driver: file.runtime.cgroup_driver,
         sysctls,
         seccomp_profiles: file.agent.seccomp_profiles,
@@ -285,13 +289,14 @@ mod tests {
     }
 
     #[test]
-    fn directories_of_devices_and_hooks_are_the_files() {
-        let text = "[runtime]\ncdi-dirs = [\"/a\"]\nhooks-dirs = [\"/b\", \"/c\"]\n";
+    fn directories_of_devices_and_hooks_and_the_program_for_checkpoints_are_the_files() {
+        let text = "[runtime]\ncdi-dirs = [\"/a\"]\nhooks-dirs = [\"/b\", \"/c\"]\ncriu = \"/d\"\n";
         let settings = settings(NodeArgs::default(), toml::from_str(text).unwrap(), "h").unwrap();
         assert_eq!(settings.cdi_dirs, Some(vec!["/a".into()]));
         assert_eq!(settings.hooks_dirs, [Path::new("/b"), Path::new("/c")]);
+        assert_eq!(settings.criu, Some("/d".into()));
         let plain = super::settings(NodeArgs::default(), File::default(), "h").unwrap();
-        assert_eq!((plain.cdi_dirs, plain.hooks_dirs), (None, vec![]));
+        assert_eq!((plain.cdi_dirs, plain.hooks_dirs, plain.criu), (None, vec![], None));
     }
 
     #[test]

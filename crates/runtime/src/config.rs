@@ -32,6 +32,8 @@ pub struct Config {
     pub hooks_dirs: Vec<PathBuf>,
     /// Where NRI plugins connect; none may without it.
     pub nri_socket: Option<PathBuf>,
+    /// The program that writes containers down (CRIU): an absolute path, or a name to look for in `PATH`.
+    pub criu: PathBuf,
     /// Which boot this is. Anything else than the recorded one means that no process of then is left.
     pub boot_id: String,
 }
@@ -99,6 +101,7 @@ impl Config {
             cdi_dirs: ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec(),
             hooks_dirs: Vec::new(),
             nri_socket: None,
+            criu: "criu".into(),
             boot_id,
         })
     }

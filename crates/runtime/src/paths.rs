@@ -6,6 +6,7 @@
 //! <root>/containers/<id>.jsonl                     record
 //! <root>/containers/<id>/{upper,work}              writable layer
 //! <root>/containers/<id>/{config.json,rootfs}      bundle, for hooks to find
+//! <root>/containers/<id>/checkpoint/               what a checkpoint is made of, while it is
 //! <root>/cni/<sandbox>.json                        what CNI plugins made
 //! <root>/images/                                   the image store
 //! <run>/shims/<sandbox>.sock, <sandbox>.json       what a boot invalidates
@@ -96,6 +97,11 @@ impl ContainerPaths {
 
     pub(crate) fn work(&self) -> PathBuf {
         self.directory.join("work")
+    }
+
+    /// Where a checkpoint is put together.
+    pub(crate) fn checkpoint(&self) -> PathBuf {
+        self.directory.join("checkpoint")
     }
 
     /// Where hooks find the root, in the container's mount namespace.

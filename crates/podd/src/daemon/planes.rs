@@ -95,6 +95,9 @@ pub(super) async fn runtime(settings: &Settings) -> anyhow::Result<Arc<Runtime>>
     }
     config.hooks_dirs.clone_from(&settings.hooks_dirs);
     config.nri_socket.clone_from(&settings.nri_socket);
+    if let Some(program) = &settings.criu {
+        config.criu.clone_from(program);
+    }
     config.log_limits = LogLimits { max_size: LOG_SIZE, max_files: LOG_FILES };
     Runtime::open(config).await.context("open the runtime")
 }

@@ -1,44 +1,124 @@
-//! CheckpointContainer: needs CRIU, and says so where it is not installed.
+//! CheckpointContainer: CRIU writes the processes of a running container down, and an archive of them and of what the
+//! container has changed of its image comes to lie at the caller's location. The container goes on.
+//!
+//! ```text
+//! <root>/containers/<id>/checkpoint/     made anew each time, removed at the end, and with the container at the latest
+//!   images/      what CRIU writes of the processes
+//!   upper/       a copy of the writable layer, made while the processes stand still
+//!   dump.log, stats-dump, copy-layer
+//! <location>.<id>.part                   renamed to <location> when it is whole
+//! ```
 
-use std::ffi::OsStr;
+mod archive;
+mod criu;
+mod layer;
+mod metadata;
+
+use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustix::fs::{Access, access};
+use tokio::time::Instant;
 
-use crate::engine::Engine;
-use crate::error::{CriError, Result, excerpt};
+use super::Container;
+use super::remove::remove_directory;
+use crate::engine::{Engine, blocking};
+use crate::error::{Context, CriError, Result, excerpt};
 use crate::request::seconds;
 
-/// The program that writes down a process tree.
-const CRIU: &str = "criu";
+/// How long a checkpoint may take whose caller sets no limit.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
+/// The longest limit that is honoured; longer ones mean this.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 impl Engine {
-    /// Refuses, for the first of these reasons: the request is wrong, the container does not run, the machine cannot
-    /// do it, podd cannot.
+    /// Writes a running container down. Whatever fails, the container goes on and nothing stays behind.
     pub(crate) async fn checkpoint_container(self: Arc<Self>, id: &str, location: &str, timeout: i64) -> Result<()> {
-        let _whole_seconds = seconds("timeout", timeout)?;
-        check_location(location)?;
+        let patience = match seconds("timeout", timeout)? {
+            0 => DEFAULT_TIMEOUT,
+            seconds => Duration::from_secs(seconds).min(LONGEST_TIMEOUT),
+        };
+        let location = check_location(location)?;
         let container = self.registry.container(id)?;
+        // Nobody removes it meanwhile, and two do not write into the same directory.
+        let _turn = container.turn.lock().await;
         if !container.is_running() {
             let state = container.state().as_str_name();
             return Err(CriError::Precondition(format!("container {id} is {state}; there is nothing to write down")));
         }
         let path = std::env::var_os("PATH").unwrap_or_default();
-        match find(CRIU, &path) {
-            None => Err(CriError::Precondition(format!(
-                "a checkpoint needs CRIU, and there is no program {CRIU:?} in PATH {path:?}"
-            ))),
-            Some(program) => Err(CriError::Unsupported(format!(
-                "checkpoints are not implemented, although {} is installed",
-                program.display()
-            ))),
+        let program = criu::find(&self.config.criu, &path)?;
+        let parent = location.parent().unwrap_or(Path::new("/"));
+        if !parent.is_dir() {
+            return Err(CriError::Precondition(format!("location: there is no directory {}", parent.display())));
         }
+        let directory = self.paths.container(container.id()).checkpoint();
+        let deadline = Instant::now() + patience;
+        let written = self.write_down(&container, &program, &directory, &location, deadline).await;
+        let written = written.map_err(|error| match error {
+            _ if Instant::now() >= deadline => CriError::Deadline(format!(
+                "the checkpoint of container {} was not done after {} s",
+                container.id(),
+                patience.as_secs()
+            )),
+            error => error,
+        });
+        let removed =
+            blocking(move || remove_directory(&directory).context(|| format!("remove {}", directory.display()))).await;
+        written?;
+        removed?;
+        tracing::info!(container = container.id(), location = %location.display(), "container checkpointed");
+        Ok(())
+    }
+
+    async fn write_down(
+        &self,
+        container: &Container,
+        program: &Path,
+        directory: &Path,
+        location: &Path,
+        deadline: Instant,
+    ) -> Result<()> {
+        let paths = self.paths.container(container.id());
+        let target =
+            criu::Target { pid: container.status().pid, upper: paths.upper(), directory: directory.to_owned() };
+        let place = directory.to_owned();
+        let patience = deadline.saturating_duration_since(Instant::now());
+        let plan = blocking(move || {
+            make_directories(&place)?;
+            criu::plan(&target, patience)
+        })
+        .await?;
+        let what = || format!("checkpoint container {} with {}", container.id(), program.display());
+        // Cancelled, the dump ends CRIU.
+        let dumped = tokio::time::timeout_at(deadline, criu::dump(program, &plan)).await.context(what)?;
+        dumped.context(what)?;
+        let described = metadata::describe(self, container)?;
+        let part = archive::Part::new(location, container.id());
+        let (directory, location, layers) = (directory.to_owned(), location.to_owned(), container.meta.layers.clone());
+        blocking(move || {
+            let what = || format!("write the checkpoint to {}", location.display());
+            archive::write(&part, &directory, &layers, &described).context(what)?;
+            if Instant::now() >= deadline {
+                return Err(CriError::internal(what(), "time is up"));
+            }
+            part.finish(&location).context(what)
+        })
+        .await
     }
 }
 
+/// Where CRIU works, empty.
+fn make_directories(directory: &Path) -> Result<()> {
+    let what = || format!("make {}", directory.display());
+    remove_directory(directory).context(what)?;
+    let images = directory.join(criu::IMAGES);
+    std::os::unix::fs::DirBuilderExt::mode(fs::DirBuilder::new().recursive(true), 0o700).create(images).context(what)
+}
+
 /// Where the archive goes: a file of the host, named without detours.
-fn check_location(location: &str) -> Result<()> {
+fn check_location(location: &str) -> Result<PathBuf> {
     let path = Path::new(location);
     let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     if !path.is_absolute() || !plain || path.file_name().is_none() || location.contains('\0') {
@@ -47,13 +127,7 @@ fn check_location(location: &str) -> Result<()> {
             "location {location} must be the absolute path of a file, without \"..\""
         )));
     }
-    Ok(())
-}
-
-/// A program as execvp(3) would find it.
-fn find(program: &str, path: &OsStr) -> Option<PathBuf> {
-    let executable = |file: &PathBuf| file.is_file() && access(file, Access::EXEC_OK).is_ok();
-    std::env::split_paths(path).filter(|directory| directory.is_absolute()).map(|d| d.join(program)).find(executable)
+    Ok(path.to_owned())
 }
 
 #[cfg(test)]
@@ -66,17 +140,5 @@ mod tests {
         for wrong in ["", "a.tar", "/", "/a/../b.tar", "/a\0.tar", "../a"] {
             assert!(matches!(check_location(wrong), Err(CriError::Invalid(text)) if text.starts_with("location ")));
         }
-    }
-
-    #[test]
-    fn a_program_is_found_where_it_can_be_run() {
-        let directory = tempfile::tempdir().expect("tempdir");
-        let file = directory.path().join("criu");
-        assert_eq!(find("criu", directory.path().as_os_str()), None);
-        std::fs::write(&file, "").expect("write");
-        assert_eq!(find("criu", directory.path().as_os_str()), None, "not to be run");
-        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
-        let both = std::env::join_paths([Path::new("/nowhere"), directory.path()]).expect("join");
-        assert_eq!(find("criu", &both), Some(file));
     }
 }
