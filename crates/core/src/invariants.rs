@@ -8,7 +8,7 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus};
 
 use crate::pod::{
     Action, ContainerSeen, ContainerState, Decision, Goal, LastStep, Observation, Resources, SandboxState,
@@ -84,10 +84,26 @@ fn check_action(pod: &Pod, goal: &Goal, seen: &Observation, action: &Action, now
             })?;
             hold(seen.resources == Resources::Prepared, || "a container before its volumes".to_owned())
         }
+        Action::PostStart { container: name, id } => {
+            hold(container(id).is_some_and(is_running), || format!("postStart of {name}, which does not run"))
+        }
+        Action::PreStop { container: name, id, deadline, .. } => {
+            hold(container(id).is_some_and(is_running), || format!("preStop of {name}, which does not run"))?;
+            hold(*deadline > now, || format!("preStop of {name} after its grace"))?;
+            match goal {
+                Goal::Stop { kill_at, .. } | Goal::Rest { kill_at } => {
+                    hold(deadline <= kill_at, || format!("{name} gets until {deadline}, only until {kill_at} are left"))
+                }
+                _ => Ok(()),
+            }
+        }
         Action::KillContainer { container, grace, .. } => match goal {
             Goal::Stop { kill_at, .. } | Goal::Rest { kill_at } => {
                 let left = kill_at.duration_since(now).max(signed(LEAST_GRACE));
-                hold(signed(*grace) <= left, || format!("{container} gets {grace:?}, only {left:?} are left"))
+                hold(signed(*grace) <= left, || format!("{container} gets {grace:?}, only {left:?} are left"))?;
+                hold(*kill_at <= now || !is_needed(pod, seen, container), || {
+                    format!("sidecar {container} is stopped before what it serves")
+                })
             }
             _ => Ok(()),
         },
@@ -120,6 +136,16 @@ fn check_action(pod: &Pod, goal: &Goal, seen: &Observation, action: &Action, now
             hold(deleting, || "the object of a pod that shall stay is removed".to_owned())
         }
     }
+}
+
+/// Whether a container is a sidecar, and a regular container or a later sidecar may run.
+fn is_needed(pod: &Pod, seen: &Observation, container: &str) -> bool {
+    let names = Names::of(pod);
+    let Some(place) = names.sidecars.iter().position(|name| name == container) else {
+        return false;
+    };
+    let mut later = names.sidecars[place + 1..].iter().chain(&names.regulars);
+    later.any(|name| seen.instances(name).any(ContainerSeen::may_run))
 }
 
 /// Checks that the node holds nothing of a pod.
@@ -163,17 +189,17 @@ impl History {
     pub fn see(&mut self, pod: &Pod, seen: &Observation) -> Check {
         let ready = seen.sandboxes.iter().filter(|s| s.state == SandboxState::Ready).count();
         hold(ready <= 1, || format!("{ready} ready sandboxes"))?;
-        let (inits, regulars) = names(pod);
-        for name in inits.iter().chain(&regulars) {
+        let names = Names::of(pod);
+        for name in names.inits.iter().chain(&names.sidecars).chain(&names.regulars) {
             let live = seen.instances(name).filter(|c| is_running(c)).count();
             hold(live <= 1, || format!("{live} live instances of {name}"))?;
         }
         let mut containers: Vec<_> = seen.containers.iter().collect();
         containers.sort_by_key(|c| (c.created_at, c.restart_count));
         for container in containers {
-            self.note(pod, container, inits.contains(&container.name))?;
+            self.note(pod, container, &names)?;
         }
-        self.order(seen, &inits, &regulars)
+        self.order(seen, &names)
     }
 
     /// Somebody removed records from the runtime: what ran so far may run again, and need not wait for its back-off.
@@ -233,7 +259,7 @@ impl History {
     }
 
     /// Takes in one instance: a new one must be allowed to have started when it did.
-    fn note(&mut self, pod: &Pod, seen: &ContainerSeen, is_init: bool) -> Check {
+    fn note(&mut self, pod: &Pod, seen: &ContainerSeen, names: &Names) -> Check {
         let (started_at, exit) = match &seen.state {
             ContainerState::Running { started_at } => (*started_at, None),
             ContainerState::Exited(exit) => (exit.started_at, Some((exit.code, exit.finished_at))),
@@ -250,17 +276,21 @@ impl History {
         let mut before: Vec<_> = self.known().filter(|r| r.name == *name).collect();
         before.sort_by_key(|r| (r.started_at, r.count));
         let policy = pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).unwrap_or("Always");
-        hold(policy != "Never" || before.is_empty(), || format!("{name} ran again under Never"))?;
         let elsewhere = self.known().any(|r| r.sandbox != seen.sandbox_id);
-        hold(policy != "Never" || !elsewhere, || format!("{name} ran in another sandbox under Never"))?;
-        let ended_well = |r: &&Ran| r.exit.is_some_and(|(code, _)| code == 0);
-        if is_init {
-            let here = || before.iter().copied().filter(|r| r.sandbox == seen.sandbox_id);
-            hold(!here().any(|r| ended_well(&r)), || format!("init container {name} ran again after success"))?;
-        } else {
-            hold(policy != "OnFailure" || !before.iter().copied().any(|r| ended_well(&r)), || {
-                format!("{name} ran again under OnFailure after success")
+        hold(policy != "Never" || names.have_own_policies || !elsewhere, || {
+            format!("{name} ran in another sandbox under Never")
+        })?;
+        let own_policy = names.have_own_policies || names.sidecars.contains(name);
+        hold(policy != "Never" || own_policy || before.is_empty(), || format!("{name} ran again under Never"))?;
+        if names.inits.contains(name) {
+            let mut here = before.iter().filter(|r| r.sandbox == seen.sandbox_id).filter_map(|r| r.exit);
+            hold(!here.clone().any(|(code, _)| code == 0), || {
+                format!("init container {name} ran again after success")
             })?;
+            hold(here.all(|(code, _)| restarts(pod, name, code)), || format!("init container {name} ran again"))?;
+        } else if names.regulars.contains(name) {
+            let mut exits = before.iter().filter_map(|r| r.exit);
+            hold(exits.all(|(code, _)| restarts(pod, name, code)), || format!("{name} ran again, against its policy"))?;
         }
         let row = before.last().map_or(Ok(1), |last| back_off_row(last, seen, started_at))?;
         let ran = Ran {
@@ -276,21 +306,28 @@ impl History {
         Ok(())
     }
 
-    fn order(&self, seen: &Observation, inits: &[String], regulars: &[String]) -> Check {
+    /// Init containers run one at a time; each container runs only after the init containers before it have succeeded in
+    /// its sandbox, and the sidecars before it have run there.
+    fn order(&self, seen: &Observation, names: &Names) -> Check {
         let running = |name: &String| seen.instances(name).find(|c| is_running(c));
-        let live_init: Vec<_> = inits.iter().filter_map(running).collect();
+        let live_init: Vec<_> = names.inits.iter().filter_map(running).collect();
         hold(live_init.len() <= 1, || format!("{} init containers at once", live_init.len()))?;
-        for regular in regulars.iter().filter_map(running) {
-            let sandbox = &regular.sandbox_id;
-            for init in inits {
-                let done = self
-                    .ran
-                    .values()
-                    .any(|r| r.name == *init && r.sandbox == *sandbox && r.exit.is_some_and(|(code, _)| code == 0));
-                hold(done, || format!("{} runs before init container {init} succeeded", regular.name))?;
+        for (place, name) in names.in_order.iter().enumerate() {
+            let Some(live) = running(name) else { continue };
+            let sandbox = &live.sandbox_id;
+            let ran = |name: &String, ended: fn(&Ran) -> bool| {
+                self.ran.values().any(|r| r.name == *name && r.sandbox == *sandbox && ended(r))
+            };
+            for before in &names.in_order[..place] {
+                if names.inits.contains(before) {
+                    let done = ran(before, |r| r.exit.is_some_and(|(code, _)| code == 0));
+                    hold(done, || format!("{name} runs before init container {before} succeeded"))?;
+                } else if names.sidecars.contains(before) {
+                    hold(ran(before, |_| true), || format!("{name} runs before sidecar {before} has run"))?;
+                }
             }
-            hold(live_init.iter().all(|c| c.sandbox_id != *sandbox), || {
-                format!("{} runs beside an init container", regular.name)
+            hold(!names.regulars.contains(name) || live_init.iter().all(|c| c.sandbox_id != *sandbox), || {
+                format!("{name} runs beside an init container")
             })?;
         }
         Ok(())
@@ -345,12 +382,53 @@ fn all_statuses(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
     status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten())
 }
 
-fn names(pod: &Pod) -> (Vec<String>, Vec<String>) {
-    let Some(spec) = &pod.spec else {
-        return Default::default();
+/// The names of a pod's containers.
+struct Names {
+    inits: Vec<String>,
+    sidecars: Vec<String>,
+    regulars: Vec<String>,
+    /// All of them, in the order of the spec.
+    in_order: Vec<String>,
+    /// Whether a regular container has a restart policy of its own.
+    have_own_policies: bool,
+}
+
+impl Names {
+    fn of(pod: &Pod) -> Names {
+        let inits = || pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten());
+        let regulars = || pod.spec.iter().flat_map(|s| &s.containers);
+        let sidecar = |c: &&Container| c.restart_policy.as_deref() == Some("Always");
+        let name = |c: &Container| c.name.clone();
+        Names {
+            inits: inits().filter(|c| !sidecar(c)).map(name).collect(),
+            sidecars: inits().filter(sidecar).map(name).collect(),
+            regulars: regulars().map(name).collect(),
+            in_order: inits().chain(regulars()).map(name).collect(),
+            have_own_policies: regulars().any(|c| c.restart_policy.is_some()),
+        }
+    }
+}
+
+/// Whether the spec lets a container run again after this exit code.
+fn restarts(pod: &Pod, name: &str, code: i32) -> bool {
+    let Some(spec) = &pod.spec else { return false };
+    let Some(container) = spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|c| c.name == name)
+    else {
+        return false;
     };
-    let names = |list: &[k8s_openapi::api::core::v1::Container]| list.iter().map(|c| c.name.clone()).collect();
-    (names(spec.init_containers.as_deref().unwrap_or_default()), names(&spec.containers))
+    for rule in container.restart_policy_rules.iter().flatten() {
+        let Some(codes) = &rule.exit_codes else { continue };
+        let named = codes.values.as_deref().unwrap_or_default().contains(&code);
+        let meant = if codes.operator == "NotIn" { !named } else { named };
+        if meant && rule.action == "Restart" {
+            return true;
+        }
+    }
+    match container.restart_policy.as_deref().or(spec.restart_policy.as_deref()) {
+        Some("Never") => false,
+        Some("OnFailure") => code != 0,
+        _ => true,
+    }
 }
 
 fn signed(duration: Duration) -> SignedDuration {

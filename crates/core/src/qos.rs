@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as RawQuantity;
 
+use crate::pod::is_sidecar;
 use crate::quantity::Quantity;
 
 /// The scheduling period of CPU quotas, in microseconds.
@@ -90,7 +91,7 @@ pub fn container_numbers(container: &Container) -> CgroupNumbers {
 }
 
 /// The numbers of a pod's cgroup: requests summed; limits only where every container has one.
-/// Init containers run alone and before, so the larger of them and the sum counts.
+/// Init containers run before the regular ones, beside the sidecars before them, so the largest sum at any time counts.
 #[must_use]
 pub fn pod_numbers(pod: &Pod) -> CgroupNumbers {
     let Some(spec) = &pod.spec else {
@@ -111,17 +112,25 @@ pub fn pod_request(pod: &Pod, name: &str) -> Quantity {
     pod.spec.as_ref().map_or(Quantity::ZERO, |spec| total(spec, |c| request(c, name).or_else(|| limit(c, name))))
 }
 
-/// The `oom_score_adj` of a container of a pod, on a node with `memory_capacity` bytes.
+/// The `oom_score_adj` of a container of a pod, on a node with `memory_capacity` bytes. A sidecar is not killed before
+/// what it serves: its score is no higher than that of the regular container that is spared longest.
 #[must_use]
 pub fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> i64 {
     match class(pod) {
         Class::Guaranteed => -997,
         Class::BestEffort => 1000,
         Class::Burstable => {
-            let asked = request(container, "memory").unwrap_or_default().value();
-            let part = i128::from(asked) * 1000 / i128::from(memory_capacity.max(1));
-            let adjust = 1000 - i64::try_from(part.clamp(0, 1000)).unwrap_or(1000);
-            adjust.clamp(3, 999)
+            let score = |container: &Container| {
+                let asked = request(container, "memory").unwrap_or_default().value();
+                let part = i128::from(asked) * 1000 / i128::from(memory_capacity.max(1));
+                let adjust = 1000 - i64::try_from(part.clamp(0, 1000)).unwrap_or(1000);
+                adjust.clamp(3, 999)
+            };
+            let own = score(container);
+            match pod.spec.iter().flat_map(|s| &s.containers).map(score).min() {
+                Some(least) if is_sidecar(container) => own.min(least),
+                _ => own,
+            }
         }
     }
 }
@@ -143,9 +152,19 @@ fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
 }
 
 fn total(spec: &PodSpec, of: impl Fn(&Container) -> Option<Quantity>) -> Quantity {
-    let running: Quantity = spec.containers.iter().filter_map(&of).sum();
-    let init = spec.init_containers.iter().flatten().filter_map(&of).max();
-    running.max(init.unwrap_or_default())
+    let mut sidecars = Quantity::ZERO;
+    let mut init = Quantity::ZERO;
+    for container in spec.init_containers.iter().flatten() {
+        let wanted = of(container).unwrap_or_default();
+        if is_sidecar(container) {
+            sidecars = [sidecars, wanted].into_iter().sum();
+            init = init.max(sidecars);
+        } else {
+            init = init.max([sidecars, wanted].into_iter().sum());
+        }
+    }
+    let running: Quantity = spec.containers.iter().filter_map(&of).chain([sidecars]).sum();
+    running.max(init)
 }
 
 fn request(container: &Container, name: &str) -> Option<Quantity> {
@@ -212,6 +231,30 @@ mod tests {
         let big_init = c(json!({"cpu": "2"}), json!({"cpu": "3", "memory": "1Gi"}));
         let numbers = pod_numbers(&pod(json!([limited]), json!([big_init])));
         assert_eq!(numbers, CgroupNumbers { cpu_shares: 2048, cpu_quota: Some(300_000), memory: Some(1 << 30) });
+    }
+
+    #[test]
+    fn sidecars_count_beside_what_runs_with_them() {
+        let asks = |cpu: &str, policy: Value| json!({"name": "c", "restartPolicy": policy, "resources": {"requests": {"cpu": cpu}}});
+        let (init, sidecar) = (|cpu| asks(cpu, Value::Null), |cpu| asks(cpu, json!("Always")));
+        let table = [
+            (vec![sidecar("1"), sidecar("2")], "4"),
+            (vec![sidecar("1"), init("5"), sidecar("2")], "6"),
+            (vec![init("5"), sidecar("1")], "5"),
+            (vec![sidecar("2"), init("1")], "3"),
+        ];
+        for (inits, want) in table {
+            let pod = pod(json!([asks("1", Value::Null)]), json!(inits));
+            assert_eq!(pod_request(&pod, "cpu"), Quantity::parse(want).unwrap(), "{inits:?}");
+        }
+    }
+
+    #[test]
+    fn a_sidecar_is_spared_as_long_as_what_it_serves() {
+        let sidecar = json!({"name": "s", "restartPolicy": "Always"});
+        let pod = pod(json!([c(json!({"memory": "1Gi"}), json!({}))]), json!([sidecar]));
+        let spec = pod.spec.as_ref().unwrap();
+        assert_eq!(oom_score_adj(&pod, &spec.init_containers.as_ref().unwrap()[0], 4 << 30), 750);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! ([`crate::verdict`]) and the defaults ([`crate::defaults`]).
 
 mod container;
+mod lifecycle;
 mod metadata;
 mod resources;
 mod security;
@@ -36,6 +37,7 @@ pub fn pod(pod: &Pod) -> Vec<FieldError> {
 pub fn pod_spec(spec: &PodSpec, path: &str, errors: &mut Vec<FieldError>) {
     let volumes = volume::volumes(spec, path, errors);
     container::containers(spec, path, &volumes, errors);
+    lifecycle::of_spec(spec, path, errors);
     container::host_ports_are_distinct(spec, path, errors);
     if let Some(policy) = &spec.restart_policy {
         one_of(policy, &["Always", "OnFailure", "Never"], &format!("{path}.restartPolicy"), errors);

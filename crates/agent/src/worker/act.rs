@@ -4,6 +4,7 @@
 pub(super) use image::{Pulled, pull_once};
 
 mod expand;
+mod hook;
 mod image;
 mod paths;
 mod sandbox;
@@ -59,12 +60,17 @@ pub(crate) async fn act(services: &Arc<Services>, pulls: &Pulls, order: &Order) 
         Action::RemoveSandbox { id } => sandbox::remove(services, id).await.map(|()| Acted::done()),
         Action::StartContainer { container, kind, sandbox_id, restart_count, image_ref, .. } => {
             let start = start::Start { container, kind: *kind, sandbox_id, restart_count: *restart_count, image_ref };
-            start::start(services, order, &start).await.map(|()| Acted::done())
+            start::start(services, order, &start).await.map(|id| Acted::with(Outcome::Started { id }))
+        }
+        Action::PostStart { id, container } => {
+            hook::post_start(services, order, id, container).await.map(|()| Acted::done())
+        }
+        Action::PreStop { id, container, message, .. } => {
+            killing(services, order, container, message);
+            hook::pre_stop(services, order, id, container).await.map(|()| Acted::done())
         }
         Action::KillContainer { id, container, message, grace, .. } => {
-            if !order.again {
-                services.recorder.container(pod, container, Severity::Normal, "Killing", message.clone());
-            }
+            killing(services, order, container, message);
             stop::kill(services, id, *grace).await.map(|()| Acted::done())
         }
         Action::RemoveContainer { id, .. } => stop::remove(services, id).await.map(|()| Acted::done()),
@@ -76,6 +82,13 @@ pub(crate) async fn act(services: &Arc<Services>, pulls: &Pulls, order: &Order) 
         },
         // The worker publishes by itself, in order with what it publishes besides.
         Action::PublishFinalStatus => Ok(Acted::done()),
+    }
+}
+
+/// Tells that a container is being stopped, once.
+fn killing(services: &Services, order: &Order, container: &str, message: &str) {
+    if !order.again {
+        services.recorder.container(&order.pod, container, Severity::Normal, "Killing", message);
     }
 }
 

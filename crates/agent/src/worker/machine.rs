@@ -329,12 +329,16 @@ impl Machine {
             return;
         }
         let ips = match &action {
-            Action::StartContainer { sandbox_id, .. } => {
-                seen.sandboxes.iter().find(|s| s.id == *sandbox_id).map(|s| s.ips.clone()).unwrap_or_default()
+            Action::StartContainer { sandbox_id, .. } => seen.ips_of(sandbox_id),
+            Action::PostStart { id, .. } | Action::PreStop { id, .. } => {
+                seen.containers.iter().find(|c| c.id == *id).map(|c| seen.ips_of(&c.sandbox_id)).unwrap_or_default()
             }
             _ => Vec::new(),
         };
-        let again = matches!(&action, Action::KillContainer { id, .. } if !self.killed.insert(id.clone()));
+        let again = match &action {
+            Action::PreStop { id, .. } | Action::KillContainer { id, .. } => !self.killed.insert(id.clone()),
+            _ => false,
+        };
         let order = Order { action, pod: self.pod.clone(), prepared: self.prepared.clone(), ips, again };
         commands.push(Command::Act(Box::new(order)));
     }

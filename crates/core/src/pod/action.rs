@@ -95,8 +95,31 @@ pub enum Action {
         restart_count: u32,
         /// The image to run, as the runtime names it.
         image_ref: String,
+        /// Whether a postStart hook follows, until whose end the container does not count as started.
+        post_start: bool,
         /// The end of the instance before it: this start counts as a restart and lengthens the back-off.
         crash: Option<Crash>,
+    },
+    /// Run the postStart hook of a container that has just been started.
+    PostStart {
+        /// The runtime's id.
+        id: String,
+        /// Its name in the pod.
+        container: String,
+    },
+    /// Run the preStop hook of a container that is about to be stopped. The stop follows when it has ended, however it
+    /// did, and at the deadline at the latest: from then on this action is not decided any more.
+    PreStop {
+        /// The runtime's id.
+        id: String,
+        /// Its name in the pod.
+        container: String,
+        /// Why it is stopped.
+        reason: KillReason,
+        /// The text of the `Killing` event, which comes before the hook.
+        message: String,
+        /// The moment the container's grace ends.
+        deadline: Timestamp,
     },
     /// Stop a container: its stop signal, then a kill when the grace is over.
     KillContainer {
@@ -154,6 +177,8 @@ pub enum KillReason {
     StartupFailed,
     /// The runtime does not know whether it runs, and another one is to be started.
     StateUnknown,
+    /// Its postStart hook failed.
+    PostStartFailed,
 }
 
 /// What an action works on. Two actions on one target never run at the same time.
@@ -169,8 +194,10 @@ pub enum Target {
     Sandbox(String),
     /// The next instance of a container, by name.
     Container(String),
-    /// An instance of a container, by id.
+    /// The end of an instance of a container, by id.
     Instance(String),
+    /// What follows the start of an instance of a container, by id.
+    Started(String),
     /// The pod's object in the API.
     Object,
 }
@@ -187,6 +214,11 @@ pub enum Outcome {
     },
     /// The image is not there (inspect).
     ImageAbsent,
+    /// The container runs (start).
+    Started {
+        /// The runtime's id.
+        id: String,
+    },
 }
 
 /// Why an action failed, in the kubelet's words.
@@ -222,15 +254,21 @@ impl Action {
             Action::CreateSandbox { .. } => Target::NewSandbox,
             Action::StopSandbox { id } | Action::RemoveSandbox { id } => Target::Sandbox(id.clone()),
             Action::StartContainer { container, .. } => Target::Container(container.clone()),
-            Action::KillContainer { id, .. } | Action::RemoveContainer { id, .. } => Target::Instance(id.clone()),
+            Action::PostStart { id, .. } => Target::Started(id.clone()),
+            Action::PreStop { id, .. } | Action::KillContainer { id, .. } | Action::RemoveContainer { id, .. } => {
+                Target::Instance(id.clone())
+            }
             Action::PublishFinalStatus | Action::DeleteObject => Target::Object,
         }
     }
 
-    /// Whether it may take long and be dropped half-way, so that deciding goes on beside it: a pull, and the wait
-    /// for a container's end. All others are short, and nothing is decided until they have ended.
+    /// Whether it may take long and be dropped half-way, so that deciding goes on beside it: a pull, a hook, and the
+    /// wait for a container's end. All others are short, and nothing is decided until they have ended.
     pub fn is_patient(&self) -> bool {
-        matches!(self, Action::PullImage { .. } | Action::KillContainer { .. })
+        matches!(
+            self,
+            Action::PullImage { .. } | Action::PostStart { .. } | Action::PreStop { .. } | Action::KillContainer { .. }
+        )
     }
 
     /// One lower-case word for traces.
@@ -243,6 +281,8 @@ impl Action {
             Action::StopSandbox { .. } => "stop_sandbox",
             Action::RemoveSandbox { .. } => "remove_sandbox",
             Action::StartContainer { .. } => "start_container",
+            Action::PostStart { .. } => "post_start",
+            Action::PreStop { .. } => "pre_stop",
             Action::KillContainer { .. } => "kill_container",
             Action::RemoveContainer { .. } => "remove_container",
             Action::PublishFinalStatus => "publish_final_status",

@@ -68,7 +68,11 @@ pub(super) fn conditions(
 fn initialized(members: &[Member<'_>], status: &PodStatus) -> Verdict {
     let verdict = |holds| Verdict::new("Initialized", holds);
     let statuses = status.init_container_statuses.as_deref();
-    let (unknown, incomplete) = lacking(members, Kind::Init, statuses);
+    let (unknown, incomplete) = lacking(members, statuses, |kind| match kind {
+        Kind::Init => Some(|s| s.ready),
+        Kind::Sidecar => Some(|s| s.started == Some(true)),
+        Kind::Regular => None,
+    });
     if status.phase.as_deref() == Some("Succeeded") && unknown.is_empty() {
         return verdict(true).because("PodCompleted", None);
     }
@@ -86,7 +90,11 @@ fn initialized(members: &[Member<'_>], status: &PodStatus) -> Verdict {
 
 fn containers_ready(members: &[Member<'_>], status: &PodStatus) -> Verdict {
     let verdict = |holds| Verdict::new("ContainersReady", holds);
-    let (unknown, unready) = lacking(members, Kind::Regular, status.container_statuses.as_deref());
+    let of_kind = |wanted: Kind, statuses| lacking(members, statuses, |kind| (kind == wanted).then_some(|s| s.ready));
+    let (mut unknown, mut unready) = of_kind(Kind::Sidecar, status.init_container_statuses.as_deref());
+    let (unknown_too, unready_too) = of_kind(Kind::Regular, status.container_statuses.as_deref());
+    unknown.extend(unknown_too);
+    unready.extend(unready_too);
     match status.phase.as_deref() {
         Some("Succeeded") if unknown.is_empty() => {
             return verdict(false).because("PodCompleted", None);
@@ -121,21 +129,25 @@ fn ready(pod: &Pod, containers: &Verdict, others: &[PodCondition]) -> Verdict {
     if closed.is_empty() { verdict } else { verdict.because("ReadinessGatesNotReady", Some(closed.join(", "))) }
 }
 
-/// The names of a kind's containers without a status, and of those that are not ready.
+/// What is asked of the status of a container.
+type Asked = fn(&ContainerStatus) -> bool;
+
+/// The names of the containers without a status, and of those whose status lacks what is asked of their kind.
 fn lacking<'a>(
     members: &[Member<'a>],
-    kind: Kind,
     statuses: Option<&[ContainerStatus]>,
+    asked: impl Fn(Kind) -> Option<Asked>,
 ) -> (Vec<&'a str>, Vec<&'a str>) {
-    let (mut unknown, mut unready) = (Vec::new(), Vec::new());
-    for member in members.iter().filter(|m| m.kind == kind) {
+    let (mut unknown, mut lacking) = (Vec::new(), Vec::new());
+    for member in members {
+        let Some(asked) = asked(member.kind) else { continue };
         match statuses.into_iter().flatten().find(|s| s.name == member.name()) {
             None => unknown.push(member.name()),
-            Some(status) if !status.ready => unready.push(member.name()),
+            Some(status) if !asked(status) => lacking.push(member.name()),
             Some(_) => {}
         }
     }
-    (unknown, unready)
+    (unknown, lacking)
 }
 
 fn message(unknown: &[&str], what: &str, lacking: &[&str]) -> Option<String> {

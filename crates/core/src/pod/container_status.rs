@@ -10,10 +10,10 @@ use k8s_openapi::{
 };
 
 use super::{
-    ContainerSeen, ContainerState, Goal, Memory, NodeFacts, Target,
+    ContainerSeen, ContainerState, Goal, Memory, NodeFacts, PostStart, Target,
     containers::{Kind, Member},
     decide::Turn,
-    start::crash_wait,
+    start::{crash_wait, is_ending},
 };
 
 /// The reason and exit code of a container that is lost.
@@ -58,13 +58,20 @@ pub(super) fn container_status(
         }
         status.state = Some(waits(Some(waiting)));
     }
+    if let Some(newest) = instances.first().filter(|c| turn.memory.post_starts.contains_key(&c.id) && c.may_run()) {
+        // Its postStart hook is under way, or has failed: it is still being created.
+        let reason = if has_init { "PodInitializing" } else { "ContainerCreating" };
+        let failed = turn.memory.post_starts.get(&newest.id) == Some(&PostStart::Failed);
+        let why = if failed { waiting(turn, member) } else { None };
+        status.state = Some(waits(Some(why.unwrap_or_else(|| (reason.to_owned(), None)))));
+    }
     let running = status.state.as_ref().is_some_and(|s| s.running.is_some());
     let succeeded = status.state.as_ref().and_then(|s| s.terminated.as_ref()).is_some_and(|t| t.exit_code == 0);
     let newest = instances.first().filter(|_| running);
     status.started = Some(newest.is_some_and(|c| turn.is_started(c, member)));
     status.ready = match member.kind {
         Kind::Init => succeeded,
-        Kind::Regular => newest.is_some_and(|c| turn.is_ready(c, member)),
+        Kind::Sidecar | Kind::Regular => newest.is_some_and(|c| turn.is_ready(c, member)),
     };
     status
 }
@@ -189,7 +196,9 @@ fn will_start(turn: &Turn<'_>, goal: &Goal, member: &Member<'_>, newest: Option<
     match newest.map(|c| &c.state) {
         None | Some(ContainerState::Created | ContainerState::Unknown) => true,
         Some(ContainerState::Running { .. }) => false,
-        Some(ContainerState::Exited(exit)) => member.restarts_after(exit.code),
+        Some(ContainerState::Exited(exit)) => {
+            member.restarts_after(exit.code) && !(member.kind == Kind::Sidecar && is_ending(turn))
+        }
     }
 }
 

@@ -3,13 +3,16 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, Pod};
 
 /// Which list of the spec a container stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// Runs to its end, alone, before anything after it.
+    /// Runs to its end before anything after it.
     Init,
+    /// An init container with `restartPolicy: Always`: what comes after it starts once it has started, and it runs as
+    /// long as the pod, without keeping it alive.
+    Sidecar,
     /// Runs as long as the pod.
     Regular,
 }
@@ -43,7 +46,7 @@ pub struct Member<'a> {
     pub kind: Kind,
     /// Its spec.
     pub spec: &'a Container,
-    /// What happens after its end.
+    /// What happens after its end, unless one of its own rules says otherwise: see [`Member::restarts_after`].
     pub restart: RestartPolicy,
     /// When its image is pulled.
     pub pull: PullPolicy,
@@ -66,8 +69,16 @@ impl<'a> Member<'a> {
         format!("{} {}", self.image(), resources.and_then(Result::ok).unwrap_or_default())
     }
 
-    /// Whether an instance that ended with this code is followed by another one.
+    /// Whether an instance that ended with this code is followed by another one: the container's rules first, then
+    /// its own policy, then the pod's. An init container that has succeeded is done, whatever they say.
     pub fn restarts_after(&self, exit_code: i32) -> bool {
+        if self.kind == Kind::Init && exit_code == 0 {
+            return false;
+        }
+        let mut rules = self.spec.restart_policy_rules.iter().flatten();
+        if rules.any(|rule| rule.action == "Restart" && applies(rule, exit_code)) {
+            return true;
+        }
         match self.restart {
             RestartPolicy::Always => true,
             RestartPolicy::OnFailure => exit_code != 0,
@@ -76,22 +87,37 @@ impl<'a> Member<'a> {
     }
 }
 
-/// The pod's containers in the order in which they start: init containers, then regular ones, each in list order.
+/// Whether a rule is about this exit code.
+fn applies(rule: &ContainerRestartRule, exit_code: i32) -> bool {
+    rule.exit_codes.as_ref().is_some_and(|codes| {
+        let named = codes.values.iter().flatten().any(|value| *value == exit_code);
+        named == (codes.operator == "In")
+    })
+}
+
+/// The pod's containers in the order in which they start: init containers and sidecars, then regular ones, each in list
+/// order.
 pub fn members(pod: &Pod) -> Vec<Member<'_>> {
     let Some(spec) = &pod.spec else {
         return Vec::new();
     };
     let policy = restart_policy(pod);
-    let init = spec.init_containers.iter().flatten().map(|c| Member {
-        kind: Kind::Init,
+    let init = spec.init_containers.iter().flatten().map(|c| {
+        let kind = if is_sidecar(c) { Kind::Sidecar } else { Kind::Init };
+        Member { kind, spec: c, restart: policy_of(c).unwrap_or(policy), pull: pull_policy(c) }
+    });
+    let regular = spec.containers.iter().map(|c| Member {
+        kind: Kind::Regular,
         spec: c,
-        // An init container that has succeeded is done, whatever the pod's policy.
-        restart: if policy == RestartPolicy::Never { RestartPolicy::Never } else { RestartPolicy::OnFailure },
+        restart: policy_of(c).unwrap_or(policy),
         pull: pull_policy(c),
     });
-    let regular =
-        spec.containers.iter().map(|c| Member { kind: Kind::Regular, spec: c, restart: policy, pull: pull_policy(c) });
     init.chain(regular).collect()
+}
+
+/// Whether an init container is a sidecar.
+pub fn is_sidecar(init: &Container) -> bool {
+    policy_of(init) == Some(RestartPolicy::Always)
 }
 
 /// The grace period of a deletion that names none.
@@ -111,10 +137,21 @@ pub fn container_hash(container: &Container) -> String {
 
 /// The pod's restart policy as a value; absent is Always.
 pub(super) fn restart_policy(pod: &Pod) -> RestartPolicy {
-    match pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref()) {
-        Some("Never") => RestartPolicy::Never,
-        Some("OnFailure") => RestartPolicy::OnFailure,
-        _ => RestartPolicy::Always,
+    let named = pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref());
+    named.and_then(policy).unwrap_or(RestartPolicy::Always)
+}
+
+/// A container's own restart policy.
+fn policy_of(container: &Container) -> Option<RestartPolicy> {
+    container.restart_policy.as_deref().and_then(policy)
+}
+
+fn policy(name: &str) -> Option<RestartPolicy> {
+    match name {
+        "Always" => Some(RestartPolicy::Always),
+        "OnFailure" => Some(RestartPolicy::OnFailure),
+        "Never" => Some(RestartPolicy::Never),
+        _ => None,
     }
 }
 

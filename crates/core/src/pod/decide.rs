@@ -4,7 +4,7 @@
 //!  Run ──► sandbox serves? ── no ──► kill, stop, prepare, create sandbox ─┐
 //!   │             │ yes                                                   │
 //!   │             ▼                                                       │
-//!   │   init containers in order ──► regular ones in order, restarts ◄────┘
+//!   │   init containers, sidecars ──► regular ones in order, restarts ◄───┘
 //!   │             │ nothing left to run
 //!   ├─ Refuse ────▼
 //!   │       wind down: kill, stop sandbox, release; records stay for status and logs
@@ -12,16 +12,13 @@
 //!  Rest ──► kill, stop sandbox, suspend; records, files and object stay
 //! ```
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{
-    Action, ContainerSeen, ContainerState, Decision, Goal, KillReason, Memory, NodeFacts, Observation, Resources,
-    SandboxState, Target,
-    back_off::add,
-    containers::{Member, members, termination_grace},
+    Action, ContainerState, Decision, Goal, KillReason, Memory, NodeFacts, Observation, Resources, SandboxState,
+    Target,
+    containers::{Member, members},
     is_terminal, start, stop,
 };
 
@@ -65,40 +62,6 @@ pub(super) struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    /// Kills all containers of which `which` is true, with the pod's own grace. False if there was none.
-    pub(super) fn kill(
-        &self,
-        batch: &mut Batch<'_>,
-        reason: KillReason,
-        which: impl Fn(&ContainerSeen) -> bool,
-    ) -> bool {
-        let mut any = false;
-        for container in self.seen.containers.iter().filter(|c| c.may_run() && which(c)) {
-            batch.push(self.kill_one(container, reason, termination_grace(self.pod), kill_message(container, reason)));
-            any = true;
-        }
-        any
-    }
-
-    /// The action that kills one container, with this grace.
-    pub(super) fn kill_one(
-        &self,
-        seen: &ContainerSeen,
-        reason: KillReason,
-        grace: Duration,
-        message: String,
-    ) -> Action {
-        let grace = grace.max(stop::LEAST_GRACE);
-        Action::KillContainer {
-            id: seen.id.clone(),
-            container: seen.name.clone(),
-            reason,
-            message,
-            grace,
-            deadline: add(self.now, grace),
-        }
-    }
-
     /// Stops every sandbox that may hold something. False if there was none.
     pub(super) fn stop_sandboxes(&self, batch: &mut Batch<'_>, except: Option<&str>) -> bool {
         let mut any = false;
@@ -124,21 +87,6 @@ impl Turn<'_> {
         if self.seen.resources != Resources::Released {
             batch.push(Action::Release);
         }
-    }
-}
-
-/// The text of the `Killing` event.
-pub(super) fn kill_message(seen: &ContainerSeen, reason: KillReason) -> String {
-    match reason {
-        KillReason::PodStopped | KillReason::SandboxStopped => {
-            format!("Stopping container {}", seen.name)
-        }
-        KillReason::DefinitionChanged => {
-            format!("Container {} definition changed, will be restarted", seen.name)
-        }
-        KillReason::LivenessFailed => format!("Container {} failed liveness probe", seen.name),
-        KillReason::StartupFailed => format!("Container {} failed startup probe", seen.name),
-        KillReason::StateUnknown => "Container is in \"unknown\" state, try killing it before restart".to_owned(),
     }
 }
 

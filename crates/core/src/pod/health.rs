@@ -124,6 +124,9 @@ pub fn watches(pod: &Pod, goal: &Goal, seen: &Observation, memory: &Memory) -> V
     for member in members(pod) {
         let Some(newest) = seen.newest(member.name()) else { continue };
         let ContainerState::Running { started_at } = newest.state else { continue };
+        if memory.post_starts.contains_key(&newest.id) {
+            continue;
+        }
         let started = is_started(pod, memory, newest, member.spec);
         for kind in kinds {
             let Some(probe) = kind.of(member.spec) else { continue };

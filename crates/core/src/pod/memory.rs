@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Action, BackOff, BackOffLimits, Failure, Health, NodeFacts, Outcome, PullPolicy, Target, back_off::add,
+    Action, BackOff, BackOffLimits, Failure, Health, KillReason, NodeFacts, Outcome, PullPolicy, Target, back_off::add,
     containers::members,
 };
 
@@ -41,6 +41,16 @@ pub struct Memory {
     /// What probes have told, by container id.
     #[serde(skip)]
     pub health: BTreeMap<String, Health>,
+    /// The postStart hooks that have not ended well, by container id. One that was under way when an agent died is
+    /// not run again.
+    #[serde(skip)]
+    pub post_starts: BTreeMap<String, PostStart>,
+    /// The containers that are being ended, by id.
+    #[serde(skip)]
+    pub kills: BTreeMap<String, Kill>,
+    /// Containers, by id, whose preStop hook has ended, however it did.
+    #[serde(skip)]
+    pub pre_stopped: BTreeSet<String>,
     /// Whether the status that tells how everything ended was accepted.
     #[serde(skip)]
     pub final_status_published: bool,
@@ -58,6 +68,24 @@ pub struct Failed {
     pub at: Timestamp,
     /// How often in a row.
     pub times: u32,
+}
+
+/// Where a postStart hook stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PostStart {
+    /// It is to be run, or runs.
+    Pending,
+    /// It failed: its container is stopped.
+    Failed,
+}
+
+/// The end that a container was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kill {
+    /// Why.
+    pub reason: KillReason,
+    /// The moment its grace ends.
+    pub deadline: Timestamp,
 }
 
 /// What is known of an image.
@@ -79,6 +107,15 @@ impl Memory {
             let next = BackOff::next(old, &crash.key, crash.at, now, &limits);
             self.crashes.insert(container.clone(), next);
         }
+        if let Action::PreStop { id, reason, deadline, .. } | Action::KillContainer { id, reason, deadline, .. } =
+            action
+        {
+            let kill = Kill { reason: *reason, deadline: *deadline };
+            let known = self.kills.entry(id.clone()).or_insert(kill);
+            if kill.deadline < known.deadline {
+                *known = kill;
+            }
+        }
     }
 
     /// Notes how an action ended.
@@ -91,8 +128,20 @@ impl Memory {
                     let next = BackOff::next(old, image, now, now, &BackOffLimits::PULL);
                     self.pulls.insert(container.clone(), next);
                 }
-                if let Action::StartContainer { container, .. } = action {
-                    self.images.remove(container);
+                match action {
+                    Action::StartContainer { container, .. } => {
+                        self.images.remove(container);
+                    }
+                    Action::PostStart { id, container } => {
+                        self.post_starts.insert(id.clone(), PostStart::Failed);
+                        return self.failed(Target::Container(container.clone()), Some(failure.clone()), now);
+                    }
+                    // The end goes on whether the hook ran or not.
+                    Action::PreStop { id, .. } => {
+                        self.pre_stopped.insert(id.clone());
+                        return;
+                    }
+                    _ => {}
                 }
                 self.failed(action.target(), Some(failure.clone()), now);
             }
@@ -138,8 +187,22 @@ impl Memory {
                 outcome => self.image_found(container, image, outcome),
             },
             Action::PullImage { container, image } => self.image_found(container, image, outcome),
-            Action::StartContainer { container, .. } => {
+            Action::StartContainer { container, post_start, .. } => {
                 self.images.remove(container);
+                if let (true, Outcome::Started { id }) = (post_start, outcome) {
+                    self.post_starts.insert(id.clone(), PostStart::Pending);
+                }
+            }
+            Action::PostStart { id, .. } => {
+                self.post_starts.remove(id);
+            }
+            Action::PreStop { id, .. } => {
+                self.pre_stopped.insert(id.clone());
+            }
+            Action::RemoveContainer { id, .. } => {
+                self.post_starts.remove(id);
+                self.kills.remove(id);
+                self.pre_stopped.remove(id);
             }
             Action::PublishFinalStatus => self.final_status_published = true,
             Action::DeleteObject => self.object_deleted = true,
@@ -168,7 +231,7 @@ impl Memory {
 fn retry_delay(target: &Target, times: u32) -> Duration {
     match target {
         Target::Container(_) | Target::Image(_) | Target::NewSandbox => RETRY_START,
-        Target::Resources | Target::Sandbox(_) | Target::Instance(_) | Target::Object => {
+        Target::Resources | Target::Sandbox(_) | Target::Instance(_) | Target::Started(_) | Target::Object => {
             let (first, longest) = RETRY_OTHER;
             (first * 2_u32.saturating_pow(times.saturating_sub(1).min(8))).min(longest)
         }

@@ -20,6 +20,7 @@ mod container_status;
 mod containers;
 mod decide;
 mod health;
+mod kill;
 mod memory;
 mod observation;
 mod phase;
@@ -33,10 +34,10 @@ mod tests;
 pub use action::{Action, Crash, Decision, Failure, Goal, KillReason, LastStep, Outcome, Refusal, Target};
 pub use back_off::{BackOff, Limits as BackOffLimits};
 pub use conditions::OURS as OUR_CONDITIONS;
-pub use containers::{Kind, Member, PullPolicy, RestartPolicy, container_hash, members, termination_grace};
+pub use containers::{Kind, Member, PullPolicy, RestartPolicy, container_hash, is_sidecar, members, termination_grace};
 pub use decide::decide;
 pub use health::{Health, ProbeKind, Watch, watches};
-pub use memory::{Failed, ImageKnown, Memory};
+pub use memory::{Failed, ImageKnown, Kill, Memory, PostStart};
 pub use observation::{
     ContainerSeen, ContainerState, Exit, NodeFacts, Observation, Resources, SandboxSeen, SandboxState,
 };

@@ -165,6 +165,11 @@ impl Observation {
             .and_then(ContainerSeen::exit)
     }
 
+    /// The addresses of a sandbox; none if it is not there.
+    pub fn ips_of(&self, sandbox_id: &str) -> Vec<IpAddr> {
+        self.sandboxes.iter().find(|s| s.id == sandbox_id).map(|s| s.ips.clone()).unwrap_or_default()
+    }
+
     /// All instances of a container.
     pub fn instances(&self, name: &str) -> impl Iterator<Item = &ContainerSeen> {
         self.containers.iter().filter(move |c| c.name == name)

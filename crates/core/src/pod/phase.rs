@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 
-use super::containers::{Kind, Member, RestartPolicy, restart_policy};
+use super::containers::{Kind, Member};
 
 /// Whether the published phase is one that a pod never leaves.
 pub fn is_terminal(pod: &Pod) -> bool {
@@ -26,43 +26,47 @@ enum Standing {
 
 /// The phase by the kubelet's rules. `over` says that nothing will be started again whatever the policy (the pod has
 /// been stopped).
-pub(super) fn phase(pod: &Pod, members: &[Member<'_>], status: &PodStatus, over: bool) -> &'static str {
-    let policy = restart_policy(pod);
+pub(super) fn phase(members: &[Member<'_>], status: &PodStatus, over: bool) -> &'static str {
+    let inits = |kind| standings(members, kind, status.init_container_statuses.as_deref());
     let mut init_pending = false;
-    let mut init_failed = false;
-    for (_, standing) in standings(members, Kind::Init, status.init_container_statuses.as_deref()) {
+    for (member, standing) in inits(Kind::Init) {
         match standing {
             Standing::Stopped(0) => {}
-            Standing::Stopped(_) => init_failed = true,
+            Standing::Stopped(code) if over || !member.restarts_after(code) => return "Failed",
+            Standing::Stopped(_) => {}
             Standing::Running | Standing::Waiting | Standing::Unknown => init_pending = true,
         }
     }
-    if init_failed && (policy == RestartPolicy::Never || over) {
-        return "Failed";
-    }
 
-    let regular: Vec<_> =
-        standings(members, Kind::Regular, status.container_statuses.as_deref()).map(|(_, s)| s).collect();
-    let any = |which: fn(&Standing) -> bool| regular.iter().any(which);
-    let unknown = any(|s| *s == Standing::Unknown);
+    let regular: Vec<_> = standings(members, Kind::Regular, status.container_statuses.as_deref()).collect();
+    let any = |which: Standing| regular.iter().any(|(_, standing)| *standing == which);
+    let succeeded = !regular.is_empty() && regular.iter().all(|(_, standing)| *standing == Standing::Stopped(0));
     if over {
-        let all_succeeded = !regular.is_empty() && regular.iter().all(|s| *s == Standing::Stopped(0));
-        return if all_succeeded && !init_pending { "Succeeded" } else { "Failed" };
+        return if succeeded && !init_pending { "Succeeded" } else { "Failed" };
     }
-    if init_pending || any(|s| *s == Standing::Waiting) || unknown || regular.is_empty() {
+    // Before the pod is initialised it waits for its sidecars too; afterwards they come and go without a trace in the
+    // phase, except that the pod runs as long as one of them does.
+    let initialized = regular.iter().any(|(_, standing)| *standing != Standing::Waiting);
+    let sidecar_pending =
+        inits(Kind::Sidecar).any(|(_, standing)| matches!(standing, Standing::Waiting | Standing::Unknown));
+    if init_pending || (sidecar_pending && !initialized) {
         return "Pending";
     }
-    if any(|s| *s == Standing::Running) {
+    if any(Standing::Waiting) || any(Standing::Unknown) || regular.is_empty() {
+        return "Pending";
+    }
+    if any(Standing::Running) || inits(Kind::Sidecar).any(|(_, standing)| standing == Standing::Running) {
         return "Running";
     }
-    let succeeded = regular.iter().all(|s| *s == Standing::Stopped(0));
-    match policy {
-        // All are between two runs.
-        RestartPolicy::Always => "Running",
-        _ if succeeded => "Succeeded",
-        RestartPolicy::Never => "Failed",
-        RestartPolicy::OnFailure => "Running",
+    let restarts = |(member, standing): &(&Member<'_>, Standing)| match standing {
+        Standing::Stopped(code) => member.restarts_after(*code),
+        _ => false,
+    };
+    if regular.iter().any(restarts) {
+        // All are between two runs, or over.
+        return "Running";
     }
+    if succeeded { "Succeeded" } else { "Failed" }
 }
 
 fn standings<'a>(

@@ -1,14 +1,14 @@
-//! The way up: a sandbox that serves, the init containers one after another, then the regular ones in list order, and
-//! from then on whatever has ended and is to run again.
+//! The way up: a sandbox that serves, the init containers and sidecars one after another, then the regular ones in list
+//! order, and from then on whatever has ended and is to run again.
 
 use k8s_openapi::api::core::v1::ContainerState as ApiState;
 
 use super::{
-    Action, BackOffLimits, ContainerSeen, ContainerState, Crash, ImageKnown, KillReason, Kind, Resources, SandboxSeen,
-    SandboxState, Target,
+    Action, BackOffLimits, ContainerSeen, ContainerState, Crash, ImageKnown, KillReason, Kind, PostStart, Resources,
+    SandboxSeen, SandboxState, Target,
     container_status::{LOST, pull_back_off_shows_at},
     containers::{Member, PullPolicy, RestartPolicy, container_hash, restart_policy, termination_grace},
-    decide::{Batch, Turn, kill_message},
+    decide::{Batch, Turn},
     sandbox::{self, Verdict},
 };
 
@@ -66,14 +66,17 @@ fn first_starts<'a, 'b>(turn: &'b Turn<'a>, attempt: u32) -> Vec<&'b Member<'a>>
     }
     let left: Vec<_> =
         turn.members.iter().filter(|m| m.kind == Kind::Regular && !is_over(turn.seen.newest(m.name()), m)).collect();
-    match turn.members.iter().find(|m| m.kind == Kind::Init) {
+    match turn.members.iter().find(|m| m.kind != Kind::Regular) {
         Some(init) if !left.is_empty() => vec![init],
         _ => left,
     }
 }
 
 fn is_never_begun_again(turn: &Turn<'_>) -> bool {
-    restart_policy(turn.pod) == RestartPolicy::Never && !turn.seen.containers.is_empty()
+    let own_policy = |m: &Member<'_>| m.kind == Kind::Regular && m.spec.restart_policy.is_some();
+    restart_policy(turn.pod) == RestartPolicy::Never
+        && !turn.seen.containers.is_empty()
+        && !turn.members.iter().any(own_policy)
 }
 
 /// Whether the pod lost its sandbox and is not begun again.
@@ -96,43 +99,94 @@ fn run_in(turn: &Turn<'_>, current: &SandboxSeen, batch: &mut Batch<'_>) -> Cour
     turn.kill(batch, KillReason::SandboxStopped, |c| c.sandbox_id != current.id);
     turn.stop_sandboxes(batch, Some(&current.id));
 
-    match next_init(turn, current) {
-        Init::Failed => Course::Ended,
-        Init::Next(member) => {
-            advance(turn, member, current, batch);
+    match initialization(turn, current) {
+        Initialization::Failed => Course::Ended,
+        Initialization::At { up, next } => {
+            for sidecar in up {
+                advance(turn, sidecar, current, batch);
+            }
+            if let Some(next) = next {
+                advance(turn, next, current, batch);
+            }
             Course::On
         }
-        Init::Completed => regular(turn, current, batch),
+        Initialization::Completed => {
+            let course = regular(turn, current, batch);
+            if course == Course::On {
+                for sidecar in turn.members.iter().filter(|m| m.kind == Kind::Sidecar) {
+                    advance(turn, sidecar, current, batch);
+                }
+            }
+            course
+        }
     }
 }
 
-enum Init<'a, 'b> {
-    /// This one is to run, or runs.
-    Next(&'b Member<'a>),
+/// Where the pod's initialisation stands.
+enum Initialization<'a, 'b> {
+    /// It goes on with the next one, if all before it are where they should be; these sidecars are to be up meanwhile.
+    At {
+        /// Sidecars that were started here.
+        up: Vec<&'b Member<'a>>,
+        /// What is to be started, or runs and is waited for.
+        next: Option<&'b Member<'a>>,
+    },
     /// One failed and is not tried again.
     Failed,
-    /// All have succeeded in this sandbox.
+    /// All init containers have succeeded in this sandbox, and all sidecars have started.
     Completed,
 }
 
-/// Where the init containers stand. Judged from the last one that has an instance in this sandbox, since the records of
-/// the ones before it may be gone; and over as soon as a regular container was made here.
-fn next_init<'a, 'b>(turn: &'b Turn<'a>, current: &SandboxSeen) -> Init<'a, 'b> {
+/// Where the init containers and sidecars stand. Judged from the last one that has an instance in this sandbox, since the
+/// records of the ones before it may be gone; and over as soon as a regular container was made here.
+fn initialization<'a, 'b>(turn: &'b Turn<'a>, current: &SandboxSeen) -> Initialization<'a, 'b> {
     let here = |m: &Member<'_>| turn.seen.newest_in(m.name(), &current.id);
-    let of_kind = |kind| turn.members.iter().filter(move |m| m.kind == kind);
-    if of_kind(Kind::Regular).any(|m| here(m).is_some()) {
-        return Init::Completed;
+    if turn.members.iter().any(|m| m.kind == Kind::Regular && here(m).is_some()) {
+        return Initialization::Completed;
     }
-    let inits: Vec<_> = of_kind(Kind::Init).collect();
-    let next = match inits.iter().rposition(|m| here(m).is_some()) {
-        None => 0,
-        Some(last) => match here(inits[last]).and_then(ContainerSeen::exit) {
+    let inits: Vec<_> = turn.members.iter().filter(|m| m.kind != Kind::Regular).collect();
+    let last = inits.iter().rposition(|m| here(m).is_some());
+    let next = match last.map(|last| (last, inits[last], here(inits[last]))) {
+        Some((last, member, Some(newest))) if member.kind == Kind::Sidecar => {
+            last + usize::from(turn.has_started(newest, member))
+        }
+        Some((last, member, Some(newest))) => match newest.exit() {
             Some(exit) if exit.code == 0 => last + 1,
-            Some(_) if inits[last].restart == RestartPolicy::Never => return Init::Failed,
+            Some(exit) if !member.restarts_after(exit.code) => return Initialization::Failed,
             _ => last,
         },
+        _ => 0,
     };
-    inits.get(next).map_or(Init::Completed, |m| Init::Next(m))
+    if next == inits.len() {
+        return Initialization::Completed;
+    }
+    let up = inits[..next].iter().copied().filter(|m| m.kind == Kind::Sidecar).collect();
+    Initialization::At { up, next: inits.get(next).copied() }
+}
+
+/// Whether nothing but sidecars is left: the regular containers have ended for good, or an init container has, so that
+/// the pod only has to wind down.
+pub(super) fn is_ending(turn: &Turn<'_>) -> bool {
+    let current = match sandbox::judge(turn.pod, turn.seen) {
+        Verdict::Current(current) => current,
+        Verdict::Needed { attempt } => return first_starts(turn, attempt).is_empty(),
+    };
+    match initialization(turn, current) {
+        Initialization::At { .. } => false,
+        Initialization::Failed => true,
+        Initialization::Completed => {
+            let mut regular = turn.members.iter().filter(|m| m.kind == Kind::Regular);
+            regular.all(|m| is_over(turn.seen.newest(m.name()), m))
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// Whether an instance has started as far as others wait for it: it runs, its postStart hook has ended well, and its
+    /// startup probe has succeeded.
+    pub(super) fn has_started(&self, seen: &ContainerSeen, member: &Member<'_>) -> bool {
+        !self.memory.post_starts.contains_key(&seen.id) && self.is_started(seen, member)
+    }
 }
 
 /// The regular containers: first starts in list order, one at a time; restarts whenever they are due.
@@ -146,7 +200,8 @@ fn regular(turn: &Turn<'_>, current: &SandboxSeen, batch: &mut Batch<'_>) -> Cou
         }
         course = Course::On;
         if newest.is_some_and(|c| c.sandbox_id == current.id && c.state != ContainerState::Created) {
-            advance(turn, member, current, batch);
+            // The next one waits for the hook of one that has just been started.
+            in_turn &= advance(turn, member, current, batch) != Step::Hooked;
         } else if in_turn {
             // The next one waits until this one runs, or has failed to.
             in_turn = advance(turn, member, current, batch) == Step::Failing;
@@ -164,6 +219,8 @@ enum Step {
     Busy,
     /// It failed and waits for its next try.
     Failing,
+    /// It runs, and its postStart hook with it.
+    Hooked,
     /// It runs as it should.
     Runs,
 }
@@ -177,18 +234,18 @@ fn advance(turn: &Turn<'_>, member: &Member<'_>, current: &SandboxSeen, batch: &
         let (reason, grace) = match alive.state {
             ContainerState::Unknown => (KillReason::StateUnknown, own),
             _ if changed(alive, member) => (KillReason::DefinitionChanged, own),
-            _ => match turn.unhealthy(alive, member) {
-                Some(unhealthy) => unhealthy,
-                None => return Step::Runs,
+            _ => match (turn.memory.post_starts.get(&alive.id), turn.unhealthy(alive, member)) {
+                (Some(PostStart::Failed), _) => (KillReason::PostStartFailed, own),
+                (_, Some(unhealthy)) => unhealthy,
+                (Some(PostStart::Pending), None) => {
+                    batch.push(Action::PostStart { id: alive.id.clone(), container: alive.name.clone() });
+                    return Step::Hooked;
+                }
+                (None, None) => return Step::Runs,
             },
         };
         if alive.sandbox_id == current.id {
-            let mut message = kill_message(alive, reason);
-            let by_probe = matches!(reason, KillReason::LivenessFailed | KillReason::StartupFailed);
-            if by_probe && member.restart != RestartPolicy::Never {
-                message.push_str(", will be restarted");
-            }
-            batch.push(turn.kill_one(alive, reason, grace, message));
+            turn.kill_one(batch, alive, reason, grace, member.restart != RestartPolicy::Never);
         }
         return Step::Busy;
     }
@@ -222,6 +279,7 @@ fn advance(turn: &Turn<'_>, member: &Member<'_>, current: &SandboxSeen, batch: &
             sandbox_id: current.id.clone(),
             restart_count: next_count(turn, member),
             image_ref,
+            post_start: member.spec.lifecycle.as_ref().is_some_and(|l| l.post_start.is_some()),
             crash,
         });
     }
@@ -231,7 +289,7 @@ fn advance(turn: &Turn<'_>, member: &Member<'_>, current: &SandboxSeen, batch: &
 /// Whether a running container was made from another definition. An init container is left to its end.
 fn changed(alive: &ContainerSeen, member: &Member<'_>) -> bool {
     let hash = alive.hash.as_deref();
-    member.kind == Kind::Regular && hash.is_some_and(|hash| hash != container_hash(member.spec))
+    member.kind != Kind::Init && hash.is_some_and(|hash| hash != container_hash(member.spec))
 }
 
 /// The end of the newest instance that has ended, if the next start is a restart.
@@ -305,7 +363,7 @@ fn next_count(turn: &Turn<'_>, member: &Member<'_>) -> u32 {
 fn next_by_status(turn: &Turn<'_>, member: &Member<'_>) -> Option<u32> {
     let status = turn.pod.status.as_ref()?;
     let statuses = match member.kind {
-        Kind::Init => status.init_container_statuses.as_ref(),
+        Kind::Init | Kind::Sidecar => status.init_container_statuses.as_ref(),
         Kind::Regular => status.container_statuses.as_ref(),
     };
     let old = statuses?.iter().find(|s| s.name == member.name())?;

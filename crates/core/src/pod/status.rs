@@ -40,8 +40,13 @@ pub fn status(
         qos_class: Some(crate::qos::class(pod).name().to_owned()),
         start_time: Some(old.start_time.clone().unwrap_or(Time(now))),
         observed_generation: pod.metadata.generation,
-        init_container_statuses: statuses(&turn, goal, Kind::Init, old.init_container_statuses.as_deref()),
-        container_statuses: statuses(&turn, goal, Kind::Regular, old.container_statuses.as_deref()),
+        init_container_statuses: statuses(
+            &turn,
+            goal,
+            &[Kind::Init, Kind::Sidecar],
+            old.init_container_statuses.as_deref(),
+        ),
+        container_statuses: statuses(&turn, goal, &[Kind::Regular], old.container_statuses.as_deref()),
         nominated_node_name: old.nominated_node_name.clone(),
         resize: old.resize.clone(),
         ephemeral_container_statuses: old.ephemeral_container_statuses.clone(),
@@ -55,7 +60,7 @@ pub fn status(
     if over {
         mark_lost(&mut status);
     }
-    let computed = phase(pod, &turn.members, &status, over);
+    let computed = phase(&turn.members, &status, over);
     let phase = match old.phase.as_deref().filter(|p| is_terminal_phase(Some(p))) {
         Some(terminal) => terminal.to_owned(),
         None => computed.to_owned(),
@@ -109,12 +114,17 @@ fn is_static(pod: &Pod) -> bool {
     source.is_some_and(|source| source != "api")
 }
 
-fn statuses(turn: &Turn<'_>, goal: &Goal, kind: Kind, old: Option<&[ContainerStatus]>) -> Option<Vec<ContainerStatus>> {
-    let has_init = turn.members.iter().any(|m| m.kind == Kind::Init);
+fn statuses(
+    turn: &Turn<'_>,
+    goal: &Goal,
+    kinds: &[Kind],
+    old: Option<&[ContainerStatus]>,
+) -> Option<Vec<ContainerStatus>> {
+    let has_init = turn.members.iter().any(|m| matches!(m.kind, Kind::Init | Kind::Sidecar));
     let old_of = |name: &str| old.into_iter().flatten().find(|s| s.name == name);
-    let of_kind = turn.members.iter().filter(|m| m.kind == kind);
+    let of_kind = turn.members.iter().filter(|m| kinds.contains(&m.kind));
     let mut all: Vec<_> = of_kind.map(|m| container_status(turn, goal, m, old_of(m.name()), has_init)).collect();
-    if kind == Kind::Regular {
+    if kinds == [Kind::Regular] {
         // Init containers stay in the order in which they run.
         all.sort_by(|a, b| a.name.cmp(&b.name));
     }

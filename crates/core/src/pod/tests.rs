@@ -1,7 +1,9 @@
 //! Tests of the decisions: tables of single turns, and properties of whole lives in a small world.
 
 mod health;
+mod hooks;
 mod properties;
+mod sidecars;
 mod statuses;
 mod turns;
 mod world;
@@ -16,9 +18,13 @@ pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).expect("a small offset")
 }
 
-/// A pod of containers `a`, `b`, … with the given policy and init containers `i`, `j`, ….
+/// A pod of containers `a`, `b`, … with the given policy, init containers `i`, `j`, … and sidecars `s`, `t`, ….
 pub(super) fn pod(policy: &str, inits: &[&str], regulars: &[&str]) -> Pod {
-    let list = |names: &[&str]| names.iter().map(|n| json!({"name": n, "image": format!("{n}:1")})).collect::<Vec<_>>();
+    let one = |n: &&str| match *n {
+        "s" | "t" => json!({"name": n, "image": format!("{n}:1"), "restartPolicy": "Always"}),
+        n => json!({"name": n, "image": format!("{n}:1")}),
+    };
+    let list = |names: &[&str]| names.iter().map(one).collect::<Vec<_>>();
     serde_json::from_value(json!({
         "metadata": {"name": "p", "namespace": "n", "uid": "u", "generation": 1},
         "spec": {"restartPolicy": policy, "initContainers": list(inits), "containers": list(regulars)},

@@ -40,8 +40,8 @@ pub(super) struct Start<'a> {
     pub(super) image_ref: &'a str,
 }
 
-/// Creates a container and starts it.
-pub(super) async fn start(services: &Services, order: &Order, start: &Start<'_>) -> Result<(), Failure> {
+/// Creates a container and starts it. Tells the runtime's id for it.
+pub(super) async fn start(services: &Services, order: &Order, start: &Start<'_>) -> Result<String, Failure> {
     let outcome = create_and_start(services, order, start).await;
     if let Err(failure) = &outcome {
         let message = format!("Error: {}", failure.message);
@@ -50,7 +50,7 @@ pub(super) async fn start(services: &Services, order: &Order, start: &Start<'_>)
     outcome
 }
 
-async fn create_and_start(services: &Services, order: &Order, start: &Start<'_>) -> Result<(), Failure> {
+async fn create_and_start(services: &Services, order: &Order, start: &Start<'_>) -> Result<String, Failure> {
     let pod = &*order.pod;
     let container = find(pod, start).ok_or_else(|| config_error(format!("no container {}", start.container)))?;
     let image_user = match security::needs_image_user(pod, container) {
@@ -77,17 +77,17 @@ async fn create_and_start(services: &Services, order: &Order, start: &Start<'_>)
     let id = within(deadline, "CreateContainerError", call).await?.container_id;
     services.recorder.container(pod, start.container, Severity::Normal, "Created", "Container created");
 
-    let request = v1::StartContainerRequest { container_id: id };
+    let request = v1::StartContainerRequest { container_id: id.clone() };
     let call = services.runtime.start_container(Request::new(request));
     within(deadline, "RunContainerError", call).await?;
     services.recorder.container(pod, start.container, Severity::Normal, "Started", "Container started");
-    Ok(())
+    Ok(id)
 }
 
 fn find<'a>(pod: &'a Pod, start: &Start<'_>) -> Option<&'a Container> {
     let spec = pod.spec.as_ref()?;
     let list = match start.kind {
-        Kind::Init => spec.init_containers.as_deref().unwrap_or_default(),
+        Kind::Init | Kind::Sidecar => spec.init_containers.as_deref().unwrap_or_default(),
         Kind::Regular => &spec.containers,
     };
     list.iter().find(|container| container.name == start.container)

@@ -2,10 +2,11 @@
 
 use podd_core::pod::Action;
 
-/// Whether two patient actions are the same wish; the grace of a kill may differ.
+/// Whether two patient actions are the same wish; the grace of a stop may differ.
 pub(super) fn same(one: &Action, other: &Action) -> bool {
     match (one, other) {
-        (Action::KillContainer { id, .. }, Action::KillContainer { id: other, .. }) => id == other,
+        (Action::KillContainer { id, .. }, Action::KillContainer { id: other, .. })
+        | (Action::PreStop { id, .. }, Action::PreStop { id: other, .. }) => id == other,
         _ => one == other,
     }
 }
@@ -24,6 +25,8 @@ pub(super) fn touches_runtime(action: &Action) -> bool {
         Action::Prepare
         | Action::InspectImage { .. }
         | Action::PullImage { .. }
+        | Action::PostStart { .. }
+        | Action::PreStop { .. }
         | Action::PublishFinalStatus
         | Action::Release
         | Action::Suspend

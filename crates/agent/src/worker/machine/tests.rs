@@ -519,6 +519,7 @@ fn what_changes_the_runtime_is_looked_at_after_it() {
         sandbox_id: id(),
         restart_count: 0,
         image_ref: id(),
+        post_start: false,
         crash: None,
     };
     for (action, changes) in [

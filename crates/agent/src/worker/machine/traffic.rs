@@ -54,7 +54,7 @@ pub(crate) struct Order {
     pub(crate) action: Action,
     pub(crate) pod: Arc<Pod>,
     pub(crate) prepared: Option<Arc<Prepared>>,
-    /// Addresses of the sandbox that a container is started in.
+    /// Addresses of the sandbox of the container that is started, or whose hook is run.
     pub(crate) ips: Vec<IpAddr>,
     /// Whether the same container was told to stop before: the event is not repeated.
     pub(crate) again: bool,

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     invariants,
-    pod::{ContainerState, Decision, Goal, LastStep, Resources, back_off::add},
+    pod::{ContainerSeen, ContainerState, Decision, Goal, LastStep, Resources, back_off::add},
 };
 
 fn script() -> impl Strategy<Value = Script> {
@@ -35,6 +35,10 @@ fn fault() -> impl Strategy<Value = Option<Fault>> {
 #[derive(Debug)]
 struct Life {
     policy: &'static str,
+    /// The policy of the first regular container, if it has its own.
+    own_policy: Option<&'static str>,
+    /// Whether every container that may have hooks has both.
+    hooks: bool,
     inits: usize,
     regulars: usize,
     scripts: Vec<Script>,
@@ -44,35 +48,58 @@ struct Life {
     grace: u64,
 }
 
+fn policy() -> impl Strategy<Value = &'static str> {
+    prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")]
+}
+
+/// Init containers and sidecars, in their order.
+const INITS: [&str; 4] = ["i", "s", "j", "t"];
+const REGULARS: [&str; 3] = ["a", "b", "c"];
+
 fn life() -> impl Strategy<Value = Life> {
     (
-        prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")],
-        0_usize..3,
+        (policy(), prop::option::weighted(0.2, policy()), any::<bool>()),
+        0_usize..5,
         1_usize..4,
-        vec(script(), 6),
+        vec(script(), 7),
         vec(fault(), 0..60),
         prop::option::of(0_usize..60),
         0_usize..80,
         0_u64..60,
     )
-        .prop_map(|(policy, inits, regulars, scripts, faults, new_image_at, stop_after, grace)| Life {
-            policy,
-            inits,
-            regulars,
-            scripts,
-            faults,
-            new_image_at,
-            stop_after,
-            grace,
-        })
+        .prop_map(
+            |((policy, own_policy, hooks), inits, regulars, scripts, faults, new_image_at, stop_after, grace)| Life {
+                policy,
+                own_policy,
+                hooks,
+                inits,
+                regulars,
+                scripts,
+                faults,
+                new_image_at,
+                stop_after,
+                grace,
+            },
+        )
 }
 
 impl Life {
     fn world(&self) -> World {
-        let (inits, regulars) = (&["i", "j"][..self.inits], &["a", "b", "c"][..self.regulars]);
+        let (inits, regulars) = (&INITS[..self.inits], &REGULARS[..self.regulars]);
         let names = inits.iter().chain(regulars).map(|n| (*n).to_owned());
         let scripts: BTreeMap<_, _> = names.zip(self.scripts.iter().copied()).collect();
-        World::new(pod(self.policy, inits, regulars), scripts)
+        let mut pod = pod(self.policy, inits, regulars);
+        let spec = pod.spec.as_mut().unwrap();
+        spec.containers[0].restart_policy = self.own_policy.map(str::to_owned);
+        if self.hooks {
+            let sidecars = spec.init_containers.iter_mut().flatten().filter(|c| c.restart_policy.is_some());
+            for container in sidecars.chain(&mut spec.containers) {
+                container.lifecycle = serde_json::from_value(serde_json::json!({
+                    "postStart": {"sleep": {"seconds": 1}}, "preStop": {"sleep": {"seconds": 1}}}))
+                .unwrap();
+            }
+        }
+        World::new(pod, scripts)
     }
 }
 
@@ -122,13 +149,17 @@ proptest! {
         let running = |name: &str| world.truth.instances(name)
             .any(|c| matches!(c.state, ContainerState::Running { .. }));
         match phase.as_str() {
-            "Running" if life.policy == "Always" => {
+            "Running" => {
                 let spec = world.pod.spec.as_ref().unwrap();
-                prop_assert!(spec.containers.iter().all(|c| running(&c.name)));
+                if life.policy == "Always" && life.own_policy.is_none() {
+                    prop_assert!(spec.containers.iter().all(|c| running(&c.name)));
+                }
+                let mut sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.is_some());
+                prop_assert!(sidecars.all(|c| running(&c.name)));
             }
-            "Running" => {}
             "Succeeded" | "Failed" => {
-                prop_assert_ne!(life.policy, "Always");
+                prop_assert!(life.policy != "Always" || life.own_policy.is_some());
+                prop_assert!(!world.truth.containers.iter().any(ContainerSeen::may_run));
                 prop_assert_eq!(world.truth.resources, Resources::Released);
             }
             other => prop_assert!(false, "settled in phase {}", other),
@@ -136,7 +167,7 @@ proptest! {
 
         // And then it goes.
         for (name, script) in world.scripts.iter_mut() {
-            let index = ["i", "j", "a", "b", "c"].iter().position(|n| n == name).unwrap();
+            let index = INITS.iter().chain(&REGULARS).position(|n| n == name).unwrap();
             script.obeys = life.scripts[index].obeys;
         }
         let stopped_at = world.now;

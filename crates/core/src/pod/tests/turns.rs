@@ -14,6 +14,8 @@ fn words(decision: &Decision) -> String {
         Action::StopSandbox { id } => format!("stop {id}"),
         Action::RemoveSandbox { id } => format!("remove {id}"),
         Action::StartContainer { container, restart_count, .. } => format!("start {container}#{restart_count}"),
+        Action::PostStart { id, .. } => format!("post-start {id}"),
+        Action::PreStop { id, .. } => format!("pre-stop {id}"),
         Action::KillContainer { id, grace, .. } => format!("kill {id} {}s", grace.as_secs()),
         Action::RemoveContainer { id, .. } => format!("remove {id}"),
         Action::PublishFinalStatus => "publish".to_owned(),
@@ -34,17 +36,17 @@ fn words(decision: &Decision) -> String {
 }
 
 #[track_caller]
-fn check(pod: &Pod, goal: &Goal, seen: &Observation, memory: &Memory, now: i64, expected: &str) {
+pub(super) fn check(pod: &Pod, goal: &Goal, seen: &Observation, memory: &Memory, now: i64, expected: &str) {
     let decision = decide(pod, goal, seen, memory, &node(), at(now));
     crate::invariants::check_decision(pod, goal, seen, &decision, at(now)).expect("invariants hold");
     assert_eq!(words(&decision), expected);
 }
 
-fn run(pod: &Pod, seen: &Observation, memory: &Memory, now: i64, expected: &str) {
+pub(super) fn run(pod: &Pod, seen: &Observation, memory: &Memory, now: i64, expected: &str) {
     check(pod, &Goal::Run, seen, memory, now, expected);
 }
 
-fn stop_at(seconds: i64) -> Goal {
+pub(super) fn stop_at(seconds: i64) -> Goal {
     Goal::Stop { kill_at: at(seconds), last: LastStep::DeleteObject }
 }
 
@@ -146,6 +148,7 @@ fn a_container_that_cannot_start_does_not_hold_up_the_next() {
         sandbox_id: "s0".into(),
         restart_count: 0,
         image_ref: "a:1".into(),
+        post_start: false,
         crash: None,
     };
     memory.ended(&start, &Err(Failure { reason: "RunContainerError".into(), message: "no".into() }), at(20));
@@ -229,6 +232,7 @@ fn back_offs_survive_the_agent() {
         sandbox_id: "s0".into(),
         restart_count: 1,
         image_ref: "a".into(),
+        post_start: false,
         crash: Some(crash),
     };
     memory.began(&start, &node(), at(21));

@@ -52,6 +52,8 @@ pub(super) struct World {
     pub(super) log: Vec<String>,
     /// Kills under way: container id, the moment the grace ends.
     kills: BTreeMap<String, Timestamp>,
+    /// The hooks that ran, with the ids of their containers.
+    pub(super) hooks: Vec<(&'static str, String)>,
     next_id: u32,
 }
 
@@ -67,6 +69,7 @@ impl World {
             history: History::default(),
             log: Vec::new(),
             kills: BTreeMap::new(),
+            hooks: Vec::new(),
             next_id: 0,
         }
     }
@@ -211,6 +214,7 @@ impl World {
     fn effect(&mut self, action: &Action, half: bool) -> Result<Outcome, Failure> {
         match action {
             Action::Prepare | Action::PublishFinalStatus | Action::DeleteObject => {}
+            Action::PostStart { id, .. } | Action::PreStop { id, .. } => self.hooks.push((action.verb(), id.clone())),
             Action::InspectImage { .. } => return Ok(Outcome::ImageAbsent),
             Action::PullImage { image, .. } => {
                 return Ok(Outcome::ImagePresent { image_ref: image.clone() });
@@ -242,12 +246,13 @@ impl World {
                     if half { ContainerState::Created } else { ContainerState::Running { started_at: self.now } };
                 let created_at = self.now;
                 let seen = ContainerSeen {
-                    id,
+                    id: id.clone(),
                     created_at,
                     hash,
                     ..super::container(container, sandbox_id, *restart_count, state)
                 };
                 self.truth.containers.push(seen);
+                return Ok(Outcome::Started { id });
             }
             Action::KillContainer { .. } => self.kill(action),
             Action::RemoveContainer { id, .. } => self.truth.containers.retain(|c| c.id != *id),
