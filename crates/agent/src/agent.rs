@@ -135,6 +135,7 @@ impl Agent {
                 host_ips: vec![config.node_ip.unwrap_or_else(default_node_ip)],
                 runtime: version.runtime_name.clone(),
                 max_restart_period: Duration::from_secs(300),
+                recursive_read_only: recursive_read_only(runtime.as_ref()).await,
             },
             settings: Settings {
                 log_root: config.log_root.clone(),
@@ -201,6 +202,14 @@ impl Agent {
         self.dispatcher.close().await;
         if left.is_empty() { Ok(()) } else { Err(Error::Leftovers(left.join("; "))) }
     }
+}
+
+/// Whether the runtime's own handler can make a mount read-only with all below it. One that does not answer cannot.
+async fn recursive_read_only(runtime: &dyn RuntimeService) -> bool {
+    let status = runtime.status(tonic::Request::new(v1::StatusRequest { verbose: false })).await;
+    let handlers = status.map(|answer| answer.into_inner().runtime_handlers).unwrap_or_default();
+    let own = handlers.into_iter().find(|handler| handler.name.is_empty());
+    own.and_then(|handler| handler.features).is_some_and(|features| features.recursive_read_only_mounts)
 }
 
 async fn blocking<T: Send + 'static>(

@@ -21,7 +21,7 @@ use crate::{
     pod_cgroups::PodCgroups,
     source::uid,
     users::Users,
-    volumes::{VolumeError, Volumes},
+    volumes::{SubPath, VolumeError, Volumes},
     worker::{PodResources, Prepared},
 };
 
@@ -106,6 +106,14 @@ impl PodResources for NodeResources {
         blocking(move || inner.hosts_file(&pod, &ips))
             .await
             .map_err(|error| failure("CreateContainerConfigError", &error))?
+    }
+
+    async fn sub_path(&self, pod: &Pod, wanted: &SubPath) -> Result<PathBuf, Failure> {
+        let (inner, uid, wanted) = (self.0.clone(), uid(pod).to_owned(), wanted.clone());
+        blocking(move || inner.volumes.bind_sub_path(&uid, &wanted))
+            .await
+            .map_err(|error| failure("CreateContainerConfigError", &error))?
+            .map_err(|error| failure("CreateContainerConfigError", &error))
     }
 
     async fn suspend(&self, pod: &Pod) -> Result<(), Failure> {

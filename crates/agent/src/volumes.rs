@@ -8,6 +8,7 @@
 mod empty_dir;
 mod host_path;
 mod mounts;
+mod sub_path;
 mod tree;
 
 use std::{
@@ -20,7 +21,9 @@ use std::{
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use rustix::fs::Mode;
 
-use crate::config::is_path_component;
+pub use sub_path::SubPath;
+
+use crate::{config::is_path_component, worker::HostVolume};
 
 /// Why a volume is not there.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +39,9 @@ pub enum VolumeError {
     /// A hostPath is not what its type says; in the kubelet's words.
     #[error("hostPath type check failed: {0}")]
     TypeCheck(String),
+    /// A path in a volume is not in it.
+    #[error("{0:?} leads out of the volume")]
+    LeadsOut(String),
     /// The kernel refused.
     #[error("{action} {path}", path = path.display())]
     Io {
@@ -95,15 +101,19 @@ impl Volumes {
         Self { pods: pods.into() }
     }
 
-    /// Make every volume of a pod, or find it made; returns the host path of each by name. Blocking.
-    pub fn set_up(&self, pod: &Pod) -> Result<BTreeMap<String, PathBuf>, VolumeError> {
+    /// Make every volume of a pod, or find it made; returns each by its name. Blocking.
+    pub fn set_up(&self, pod: &Pod) -> Result<BTreeMap<String, HostVolume>, VolumeError> {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
         let pod_dir = self.pod_directory(uid)?;
         let mut paths = BTreeMap::new();
         for volume in volumes {
-            let path = self.set_up_one(pod, uid, &pod_dir, volume)?;
-            paths.insert(volume.name.clone(), path);
+            let mut path = self.set_up_one(pod, uid, &pod_dir, volume)?;
+            // What of the node is no directory of ours takes part in what its own mount does.
+            if volume.host_path.is_none() && wants_propagation(pod, &volume.name) {
+                path = self.share(&pod_dir, uid, &volume.name, &path)?;
+            }
+            paths.insert(volume.name.clone(), HostVolume { path, read_only: false });
         }
         Ok(paths)
     }
@@ -113,9 +123,8 @@ impl Volumes {
         if !is_path_component(uid) {
             return Err(removal(uid, vec![format!("{uid:?} is no pod uid")]));
         }
-        let path = self.pods.join(uid);
         let mut errors = Vec::new();
-        if let Err(error) = mounts::unmount_beneath(&path) {
+        if let Err(error) = self.unmount_all(uid) {
             errors.push(error.to_string());
         }
         match tree::open_directory(&self.pods) {
@@ -131,7 +140,12 @@ impl Volumes {
         if !is_path_component(uid) {
             return Err(removal(uid, vec![format!("{uid:?} is no pod uid")]));
         }
-        mounts::unmount_beneath(&self.pods.join(uid)).map_err(|error| removal(uid, vec![error.to_string()]))
+        self.unmount_all(uid).map_err(|error| removal(uid, vec![error.to_string()]))
+    }
+
+    fn unmount_all(&self, uid: &str) -> Result<(), VolumeError> {
+        let sub_paths = self.unbind_sub_paths(uid);
+        mounts::unmount_beneath(&self.pods.join(uid)).and(sub_paths)
     }
 
     /// UIDs that have a directory, for the search for orphans. Blocking.
@@ -192,6 +206,16 @@ fn kind_directory(pod_dir: &OwnedFd, kind: &Kind, path: &Path) -> Result<OwnedFd
     tree::ensure_directory(pod_dir, "volumes", PRIVATE)
         .and_then(|volumes| tree::ensure_directory(&volumes, kind.directory, PRIVATE))
         .map_err(|e| VolumeError::io("create the directory of", path, e))
+}
+
+/// Whether mounts shall travel into or out of a volume.
+fn wants_propagation(pod: &Pod, volume: &str) -> bool {
+    let spec = pod.spec.as_ref();
+    let containers = spec.into_iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+    let mut mounts = containers.flat_map(|container| container.volume_mounts.iter().flatten());
+    mounts.any(|mount| {
+        mount.name == volume && mount.mount_propagation.as_deref().is_some_and(|propagation| propagation != "None")
+    })
 }
 
 fn removal(uid: &str, errors: Vec<String>) -> VolumeError {

@@ -25,4 +25,6 @@ mod table;
 mod wish;
 
 pub use dispatcher::{Dispatcher, Lookup};
-pub use services::{Clock, PodObjects, PodResources, Prepared, PublishError, Services, Settings, Source, Update};
+pub use services::{
+    Clock, HostVolume, PodObjects, PodResources, Prepared, PublishError, Services, Settings, Source, Update,
+};

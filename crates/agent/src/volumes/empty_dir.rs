@@ -80,7 +80,7 @@ pub(super) fn ensure_tmpfs(parent: &OwnedFd, name: &str, size: Option<i64>) -> R
     rustix::mount::move_mount(&mount, "", &directory, "", both)
 }
 
-fn is_mount_point(directory: &OwnedFd) -> Result<bool> {
+pub(super) fn is_mount_point(directory: &OwnedFd) -> Result<bool> {
     let found = rustix::fs::statx(directory, "", AtFlags::EMPTY_PATH, StatxFlags::TYPE)?;
     Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }

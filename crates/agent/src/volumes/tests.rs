@@ -55,7 +55,7 @@ fn host_path(path: &Path, type_: &str) -> Volume {
 fn an_empty_dir_is_open_to_all_and_the_way_to_it_is_not() {
     let place = place();
     let paths = place.volumes.set_up(&pod("u1", vec![empty_dir("cache", "", None)])).expect("made");
-    let path = &paths["cache"];
+    let path = &paths["cache"].path;
     assert_eq!(path, &place.directory.path().join("pods/u1/volumes/empty-dir/cache"));
     assert_eq!(fs::metadata(path).expect("there").permissions().mode() & 0o7777, 0o777);
     let above = fs::metadata(place.directory.path().join("pods/u1")).expect("there");
@@ -74,7 +74,7 @@ fn two_pods_with_a_volume_of_one_name_do_not_share_it() {
 fn what_a_workload_wrote_and_the_mode_it_set_survive_a_second_set_up() {
     let place = place();
     let pod = pod("u1", vec![empty_dir("cache", "", None)]);
-    let path = place.volumes.set_up(&pod).expect("made")["cache"].clone();
+    let path = place.volumes.set_up(&pod).expect("made")["cache"].path.clone();
     fs::write(path.join("file"), "x").expect("written");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("changed");
     place.volumes.set_up(&pod).expect("found");
@@ -86,7 +86,7 @@ fn what_a_workload_wrote_and_the_mode_it_set_survive_a_second_set_up() {
 fn a_memory_volume_is_a_tmpfs_of_its_limit_mounted_once_and_unmounted_with_the_pod() {
     let place = place();
     let pod = pod("u1", vec![empty_dir("fast", "Memory", Some("1Mi"))]);
-    let path = place.volumes.set_up(&pod).expect("mounted")["fast"].clone();
+    let path = place.volumes.set_up(&pod).expect("mounted")["fast"].path.clone();
     fs::write(path.join("file"), "x").expect("written");
     place.volumes.set_up(&pod).expect("found");
     assert!(path.join("file").exists(), "a second mount would hide the file");
@@ -107,7 +107,8 @@ fn removal_never_follows_a_link_out_of_the_pod() {
     let outside = place.directory.path().join("outside");
     fs::create_dir(&outside).expect("made");
     fs::write(outside.join("precious"), "x").expect("written");
-    let path = place.volumes.set_up(&pod("u1", vec![empty_dir("cache", "", None)])).expect("made")["cache"].clone();
+    let path =
+        place.volumes.set_up(&pod("u1", vec![empty_dir("cache", "", None)])).expect("made")["cache"].path.clone();
     symlink(&outside, path.join("to-directory")).expect("linked");
     symlink(outside.join("precious"), path.join("to-file")).expect("linked");
     symlink("/", path.join("root")).expect("linked");
@@ -134,7 +135,8 @@ fn a_pod_directory_that_is_a_link_is_unlinked_and_its_target_kept() {
 #[test]
 fn a_tree_deeper_than_any_path_or_descriptor_table_is_removed() {
     let place = place();
-    let path = place.volumes.set_up(&pod("u1", vec![empty_dir("cache", "", None)])).expect("made")["cache"].clone();
+    let path =
+        place.volumes.set_up(&pod("u1", vec![empty_dir("cache", "", None)])).expect("made")["cache"].path.clone();
     let mut here = tree::open_directory(&path).expect("open");
     for _ in 0..5000 {
         rustix::fs::mkdirat(&here, "a-name-of-some-length-so-that-paths-overflow", Mode::from_raw_mode(0o000))
@@ -149,7 +151,8 @@ fn a_tree_deeper_than_any_path_or_descriptor_table_is_removed() {
 #[test]
 fn pipes_sockets_odd_names_and_names_of_our_own_are_removed() {
     let place = place();
-    let path = place.volumes.set_up(&pod("u1", vec![empty_dir("cache", "", None)])).expect("made")["cache"].clone();
+    let path =
+        place.volumes.set_up(&pod("u1", vec![empty_dir("cache", "", None)])).expect("made")["cache"].path.clone();
     let here = tree::open_directory(&path).expect("open");
     rustix::fs::mknodat(&here, "pipe", rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("made");
     let _socket = std::os::unix::net::UnixListener::bind(path.join("socket")).expect("bound");
@@ -165,7 +168,8 @@ fn pipes_sockets_odd_names_and_names_of_our_own_are_removed() {
 #[test]
 fn a_mount_that_was_left_inside_is_detached_and_what_it_shows_is_kept() {
     let place = place();
-    let path = place.volumes.set_up(&pod("u1", vec![empty_dir("cache", "", None)])).expect("made")["cache"].clone();
+    let path =
+        place.volumes.set_up(&pod("u1", vec![empty_dir("cache", "", None)])).expect("made")["cache"].path.clone();
     let outside = place.directory.path().join("outside");
     fs::create_dir(&outside).expect("made");
     fs::write(outside.join("precious"), "x").expect("written");
@@ -244,7 +248,7 @@ fn host_path_types_are_checked_as_the_kubelet_checks_them() {
         for (path, takes) in all.iter().map(PathBuf::as_path).chain([null]).zip(takes) {
             let outcome = place.volumes.set_up(&pod("u1", vec![host_path(path, type_)]));
             match outcome {
-                Ok(paths) => assert!(takes && paths["h"] == path, "{type_} {path:?}"),
+                Ok(paths) => assert!(takes && paths["h"].path == path, "{type_} {path:?}"),
                 Err(error) => {
                     assert!(!takes, "{type_} {path:?}: {error}");
                     let text = format!("hostPath type check failed: {} is not a {word}", path.display());

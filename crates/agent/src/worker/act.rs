@@ -6,6 +6,7 @@ pub(super) use image::{Pulled, pull_once};
 mod expand;
 mod hook;
 mod image;
+mod mounts;
 mod paths;
 mod sandbox;
 mod security;

@@ -10,7 +10,7 @@ use podd_core::pod::{Failure, NodeFacts, Refusal};
 use podd_cri::{ImageService, RuntimeService, v1};
 use tokio::time::Instant;
 
-use crate::events::Recorder;
+use crate::{events::Recorder, volumes::SubPath};
 
 /// Everything a worker acts through. Cheap to clone behind its `Arc`.
 pub struct Services {
@@ -62,6 +62,10 @@ pub trait PodResources: Send + Sync {
     /// with the host's network. Called before each container's creation.
     async fn hosts_file(&self, pod: &Pod, ips: &[IpAddr]) -> Result<PathBuf, Failure>;
 
+    /// Binds a path in a volume to a place of its own, from where a container mounts it, and returns the place. What was
+    /// bound there for an earlier instance goes.
+    async fn sub_path(&self, pod: &Pod, wanted: &SubPath) -> Result<PathBuf, Failure>;
+
     /// Takes down what a pod has on the node beside its files (cgroup, mounts), for a node that goes down. Idempotent.
     async fn suspend(&self, pod: &Pod) -> Result<(), Failure>;
 
@@ -75,12 +79,21 @@ pub trait PodResources: Send + Sync {
 pub struct Prepared {
     /// The pod's cgroup, for `LinuxPodSandboxConfig.cgroup_parent`.
     pub cgroup_parent: String,
-    /// The host path of each volume, by its name in the spec.
-    pub volumes: BTreeMap<String, PathBuf>,
+    /// Each volume that lies on the node, by its name in the spec.
+    pub volumes: BTreeMap<String, HostVolume>,
     /// What the pod's resolv.conf shall say.
     pub dns: Option<v1::DnsConfig>,
     /// The ids of a pod with users of its own (`hostUsers: false`).
     pub users: Option<v1::UserNamespace>,
+}
+
+/// A volume that lies on the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostVolume {
+    /// Where.
+    pub path: PathBuf,
+    /// No container may write to it, whatever its mount says.
+    pub read_only: bool,
 }
 
 /// The pods' objects in the API.

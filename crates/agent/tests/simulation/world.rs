@@ -93,6 +93,7 @@ impl World {
                 host_ips: vec!["192.0.2.1".parse().expect("an address")],
                 runtime: "fake".into(),
                 max_restart_period: Duration::from_secs(300),
+                recursive_read_only: true,
             },
             settings: Settings {
                 log_root: self.outside.log_root.clone(),

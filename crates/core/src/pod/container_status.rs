@@ -13,6 +13,7 @@ use super::{
     ContainerSeen, ContainerState, Goal, Memory, NodeFacts, PostStart, Target,
     containers::{Kind, Member},
     decide::Turn,
+    mounts,
     start::{crash_wait, is_ending},
 };
 
@@ -69,6 +70,7 @@ pub(super) fn container_status(
     let succeeded = status.state.as_ref().and_then(|s| s.terminated.as_ref()).is_some_and(|t| t.exit_code == 0);
     let newest = instances.first().filter(|_| running);
     status.started = Some(newest.is_some_and(|c| turn.is_started(c, member)));
+    status.volume_mounts = mounts::statuses(member.spec, turn.node.recursive_read_only);
     status.ready = match member.kind {
         Kind::Init => succeeded,
         Kind::Sidecar | Kind::Regular => newest.is_some_and(|c| turn.is_ready(c, member)),

@@ -22,6 +22,7 @@ mod decide;
 mod health;
 mod kill;
 mod memory;
+mod mounts;
 mod observation;
 mod phase;
 mod sandbox;
@@ -38,6 +39,7 @@ pub use containers::{Kind, Member, PullPolicy, RestartPolicy, container_hash, is
 pub use decide::decide;
 pub use health::{Health, ProbeKind, Watch, watches};
 pub use memory::{Failed, ImageKnown, Kill, Memory, PostStart};
+pub use mounts::mounts_recursively_read_only;
 pub use observation::{
     ContainerSeen, ContainerState, Exit, NodeFacts, Observation, Resources, SandboxSeen, SandboxState,
 };

@@ -124,6 +124,8 @@ pub struct NodeFacts {
     pub runtime: String,
     /// The longest wait before a crashed container is started again (`maxContainerRestartPeriod`), 300 s as a rule.
     pub max_restart_period: Duration,
+    /// Whether the runtime can make a mount read-only with all below it.
+    pub recursive_read_only: bool,
 }
 
 impl ContainerSeen {

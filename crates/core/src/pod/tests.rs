@@ -38,6 +38,7 @@ pub(super) fn node() -> NodeFacts {
         host_ips: vec!["192.0.2.1".parse().expect("an address")],
         runtime: "podd".into(),
         max_restart_period: std::time::Duration::from_secs(300),
+        recursive_read_only: true,
     }
 }
 

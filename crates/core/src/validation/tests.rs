@@ -18,6 +18,13 @@ fn with(more: Value) -> Value {
     json!({"containers": [container], "volumes": [{"name": "v", "emptyDir": {}}]})
 }
 
+/// A container that mounts the volume, with more fields.
+fn mount(more: Value) -> Value {
+    let mut mount = json!({"name": "v", "mountPath": "/v"});
+    mount.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    with(json!({"volumeMounts": [mount]}))
+}
+
 #[test]
 fn a_plain_pod_is_fine() {
     assert_eq!(pod(&manifest(with(json!({})))), []);
@@ -79,6 +86,33 @@ fn each_mistake_is_told_with_its_path_as_kubernetes_would() {
             with(json!({"volumeMounts": [{"name": "v", "mountPath": "/x"}, {"name": "v", "mountPath": "/x"}]})),
             "spec.containers[0].volumeMounts[1].mountPath: Invalid value: \"/x\": must be unique",
         ),
+        (mount(json!({"subPath": "/a"})), "volumeMounts[0].subPath: Invalid value: \"/a\": must be a relative path"),
+        (
+            mount(json!({"subPath": "a/../b"})),
+            "volumeMounts[0].subPath: Invalid value: \"a/../b\": must not contain '..'",
+        ),
+        (
+            mount(json!({"subPath": "a", "subPathExpr": "b"})),
+            "volumeMounts[0].subPathExpr: Invalid value: \"b\": subPathExpr and subPath are mutually exclusive",
+        ),
+        (mount(json!({"subPathExpr": "../$(A)"})), "volumeMounts[0].subPathExpr: Invalid value: \"../$(A)\": must not"),
+        (
+            mount(json!({"mountPropagation": "Both"})),
+            "volumeMounts[0].mountPropagation: Unsupported value: \"Both\": supported values: \"Bidirectional\", \"HostToContainer\", \"None\"",
+        ),
+        (
+            mount(json!({"mountPropagation": "Bidirectional"})),
+            "volumeMounts[0].mountPropagation: Forbidden: Bidirectional mount propagation is available only to privileged",
+        ),
+        (
+            mount(json!({"recursiveReadOnly": "Enabled"})),
+            "volumeMounts[0].recursiveReadOnly: Forbidden: may only be specified when readOnly is true",
+        ),
+        (
+            mount(json!({"recursiveReadOnly": "IfPossible", "readOnly": true, "mountPropagation": "HostToContainer"})),
+            "volumeMounts[0].recursiveReadOnly: Forbidden: may only be specified when mountPropagation is None or not",
+        ),
+        (mount(json!({"recursiveReadOnly": "Yes"})), "volumeMounts[0].recursiveReadOnly: Unsupported value: \"Yes\""),
         (
             with(json!({"resources": {"limits": {"cpu": "many"}}})),
             "spec.containers[0].resources.limits.cpu: Invalid value: \"many\": quantities must match",

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use k8s_openapi::api::core::v1::{Container, PodSpec, Volume};
+use k8s_openapi::api::core::v1::{Container, PodSpec, Volume, VolumeMount};
 
 use super::{check, distinct, one_of, resources};
 use crate::field::FieldError;
@@ -11,6 +11,9 @@ use crate::names;
 /// What `hostPath.type` may say; empty checks nothing.
 const HOST_PATH_TYPES: &[&str] =
     &["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"];
+
+/// What `mountPropagation` may say.
+const PROPAGATIONS: &[&str] = &["Bidirectional", "HostToContainer", "None"];
 
 /// Checks the volumes of a pod and returns their names.
 pub(super) fn volumes<'a>(spec: &'a PodSpec, path: &str, errors: &mut Vec<FieldError>) -> HashSet<&'a str> {
@@ -79,6 +82,61 @@ pub(super) fn mounts(container: &Container, path: &str, volumes: &HashSet<&str>,
             errors.push(FieldError::required(at, ""));
         } else if !taken.insert(mount.mount_path.as_str()) {
             errors.push(FieldError::invalid(at, mount.mount_path.clone(), "must be unique"));
+        }
+        sub_path(mount, &path, errors);
+        propagation(mount, container, &path, errors);
+        recursive_read_only(mount, &path, errors);
+    }
+}
+
+fn sub_path(mount: &VolumeMount, path: &str, errors: &mut Vec<FieldError>) {
+    let plain = mount.sub_path.as_deref().unwrap_or("");
+    let expression = mount.sub_path_expr.as_deref().unwrap_or("");
+    descending(plain, &format!("{path}.subPath"), errors);
+    let at = format!("{path}.subPathExpr");
+    if !plain.is_empty() && !expression.is_empty() {
+        errors.push(FieldError::invalid(&*at, expression, "subPathExpr and subPath are mutually exclusive"));
+    }
+    descending(expression, &at, errors);
+}
+
+/// A path that stays below where it starts; the empty one does.
+pub(super) fn descending(value: &str, path: &str, errors: &mut Vec<FieldError>) {
+    if value.starts_with('/') {
+        errors.push(FieldError::invalid(path, value, "must be a relative path"));
+    }
+    if value.split('/').any(|part| part == "..") {
+        errors.push(FieldError::invalid(path, value, "must not contain '..'"));
+    }
+}
+
+fn propagation(mount: &VolumeMount, container: &Container, path: &str, errors: &mut Vec<FieldError>) {
+    let Some(propagation) = &mount.mount_propagation else { return };
+    let at = format!("{path}.mountPropagation");
+    let privileged = container.security_context.as_ref().and_then(|security| security.privileged) == Some(true);
+    if !PROPAGATIONS.contains(&propagation.as_str()) {
+        errors.push(FieldError::not_supported(at, propagation.as_str(), PROPAGATIONS));
+    } else if propagation == "Bidirectional" && !privileged {
+        let why = "Bidirectional mount propagation is available only to privileged containers";
+        errors.push(FieldError::forbidden(at, why));
+    }
+}
+
+fn recursive_read_only(mount: &VolumeMount, path: &str, errors: &mut Vec<FieldError>) {
+    let at = format!("{path}.recursiveReadOnly");
+    match mount.recursive_read_only.as_deref() {
+        None | Some("Disabled") => {}
+        Some("Enabled" | "IfPossible") => {
+            if mount.read_only != Some(true) {
+                errors.push(FieldError::forbidden(&*at, "may only be specified when readOnly is true"));
+            }
+            if mount.mount_propagation.as_deref().is_some_and(|propagation| propagation != "None") {
+                let why = "may only be specified when mountPropagation is None or not specified";
+                errors.push(FieldError::forbidden(at, why));
+            }
+        }
+        Some(other) => {
+            errors.push(FieldError::not_supported(at, other, &["Disabled", "Enabled", "IfPossible"]));
         }
     }
 }

@@ -138,15 +138,18 @@ pub(super) const POD: &[(&str, Verdict)] = &[
         "spec.containers[].volumeMounts[].mountPath",
         Honoured("volumes::an_empty_directory_is_shared_by_the_containers_of_a_pod"),
     ),
-    ("spec.containers[].volumeMounts[].mountPropagation", Refused(LATER)),
+    ("spec.containers[].volumeMounts[].mountPropagation", Honoured("mounts::mounts_travel_as_far_as_a_manifest_says")),
     (
         "spec.containers[].volumeMounts[].name",
         Honoured("volumes::an_empty_directory_is_shared_by_the_containers_of_a_pod"),
     ),
     ("spec.containers[].volumeMounts[].readOnly", Honoured("fields::a_read_only_mount_takes_no_writes")),
-    ("spec.containers[].volumeMounts[].recursiveReadOnly", Refused(LATER)),
-    ("spec.containers[].volumeMounts[].subPath", Refused(LATER)),
-    ("spec.containers[].volumeMounts[].subPathExpr", Refused(LATER)),
+    (
+        "spec.containers[].volumeMounts[].recursiveReadOnly",
+        Honoured("mounts::a_recursively_read_only_mount_holds_for_what_is_below_it"),
+    ),
+    ("spec.containers[].volumeMounts[].subPath", Honoured("mounts::a_container_mounts_a_path_in_a_volume")),
+    ("spec.containers[].volumeMounts[].subPathExpr", Honoured("mounts::a_path_in_a_volume_can_name_variables")),
     ("spec.containers[].workingDir", Honoured("fields::a_container_runs_what_its_spec_says")),
     // Their security context.
     ("spec.containers[].securityContext", Honoured("volumes::a_security_context_holds_for_the_containers_process")),

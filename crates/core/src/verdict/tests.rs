@@ -19,10 +19,6 @@ fn what_the_table_lacks_is_refused_by_name() {
             vec!["spec.containers[0].env[0].valueFrom"],
         ),
         (
-            json!({"containers": [{"volumeMounts": [{"name": "v", "mountPath": "/x", "subPath": "y"}]}]}),
-            vec!["spec.containers[0].volumeMounts[0].subPath"],
-        ),
-        (
             json!({"containers": [{"resources": {"limits": {"hugepages-2Mi": "2Mi", "cpu": "1"}}}]}),
             vec!["spec.containers[0].resources.limits.hugepages-2Mi"],
         ),

@@ -115,10 +115,14 @@ fn container(one: &Value, status: &Value, out: &mut Out) {
         .flatten()
         .map(|m| {
             format!(
-                "{} from {} ({})",
+                "{} from {} ({}{})",
                 text(&m["mountPath"]),
                 text(&m["name"]),
-                if m["readOnly"] == true { "ro" } else { "rw" }
+                if m["readOnly"] == true { "ro" } else { "rw" },
+                ["subPath", "subPathExpr"]
+                    .iter()
+                    .find_map(|field| m[field].as_str())
+                    .map_or(String::new(), |path| { format!(",path=\"{path}\"") })
             )
         })
         .collect();

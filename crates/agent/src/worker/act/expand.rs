@@ -5,6 +5,23 @@ use std::collections::BTreeMap;
 
 /// Expands the references of one text.
 pub(super) fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
+    expand_with(text, |name| known.get(name).cloned().unwrap_or_else(|| format!("$({name})")))
+}
+
+/// The same where a reference to nothing known is an error: the name of the first one.
+pub(super) fn expand_known(text: &str, known: &BTreeMap<String, String>) -> Result<String, String> {
+    let mut unknown = None;
+    let expanded = expand_with(text, |name| {
+        let value = known.get(name).cloned();
+        if value.is_none() {
+            unknown.get_or_insert_with(|| name.to_owned());
+        }
+        value.unwrap_or_default()
+    });
+    unknown.map_or(Ok(expanded), Err)
+}
+
+fn expand_with(text: &str, mut value: impl FnMut(&str) -> String) -> String {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -14,10 +31,7 @@ pub(super) fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
             expanded.push('$');
             rest = after;
         } else if let Some((name, after)) = rest.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
-            match known.get(name) {
-                Some(value) => expanded.push_str(value),
-                None => expanded.push_str(&format!("$({name})")),
-            }
+            expanded.push_str(&value(name));
             rest = after;
         } else {
             expanded.push('$');

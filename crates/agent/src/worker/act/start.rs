@@ -1,6 +1,6 @@
 //! Starting a container: its configuration from the pod's spec, `CreateContainer`, `StartContainer`.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use podd_core::{
@@ -13,7 +13,7 @@ use tonic::Request;
 use super::{
     super::machine::Order,
     expand::expand,
-    image, sandbox,
+    image, mounts, sandbox,
     security::{self, ImageUser},
     within,
 };
@@ -26,9 +26,6 @@ use crate::{
         services::{Prepared, Services, Settings},
     },
 };
-
-/// Where a pod's hosts file is seen, unless a volume is mounted there.
-const HOSTS: &str = "/etc/hosts";
 
 /// What to start.
 #[derive(Clone, Copy, Debug)]
@@ -62,9 +59,17 @@ async fn create_and_start(services: &Services, order: &Order, start: &Start<'_>)
     };
     let hosts = services.resources.hosts_file(pod, &order.ips).await?;
     let prepared = order.prepared.as_deref().cloned().unwrap_or_default();
-    let made = Made { image_user: &image_user, hosts: &hosts, prepared: &prepared };
-    let mut config = config(pod, container, start, &made, &services.settings)?;
-    security::map_ids(&mut config.mounts, prepared.users.as_ref());
+    let environment = environment(container);
+    let sources = mounts::Sources {
+        prepared: &prepared,
+        hosts: &hosts,
+        environment: &environment.1,
+        recursive_read_only: services.node.recursive_read_only,
+    };
+    let mut mounts = mounts::mounts(services, pod, container, &sources).await?;
+    security::map_ids(&mut mounts, prepared.users.as_ref());
+    let made = Made { image_user: &image_user, prepared: &prepared, environment, mounts };
+    let config = config(pod, container, start, made, &services.settings)?;
 
     let deadline = services.settings.call_deadline;
     let attempt = 0;
@@ -96,18 +101,22 @@ fn find<'a>(pod: &'a Pod, start: &Start<'_>) -> Option<&'a Container> {
 /// What was made for the container before it.
 struct Made<'a> {
     image_user: &'a ImageUser,
-    hosts: &'a Path,
     prepared: &'a Prepared,
+    environment: Environment,
+    mounts: Vec<v1::Mount>,
 }
+
+/// Variables in order, and as what references see.
+type Environment = (Vec<v1::KeyValue>, BTreeMap<String, String>);
 
 fn config(
     pod: &Pod,
     container: &Container,
     start: &Start<'_>,
-    made: &Made<'_>,
+    made: Made<'_>,
     settings: &Settings,
 ) -> Result<v1::ContainerConfig, Failure> {
-    let (envs, known) = environment(container);
+    let (envs, known) = made.environment;
     let expanded = |list: &Option<Vec<String>>| list.iter().flatten().map(|text| expand(text, &known)).collect();
     let mut labels = identity(pod).labels();
     labels.insert(CONTAINER_NAME.to_owned(), container.name.clone());
@@ -122,7 +131,7 @@ fn config(
         args: expanded(&container.args),
         working_dir: container.working_dir.clone().unwrap_or_default(),
         envs,
-        mounts: mounts(container, made)?,
+        mounts: made.mounts,
         labels,
         annotations: annotations(pod, container, start.restart_count),
         log_path: log_path(&container.name, start.restart_count),
@@ -141,7 +150,7 @@ fn config(
 }
 
 /// The environment in order, and as what references see: a value may name those before it.
-fn environment(container: &Container) -> (Vec<v1::KeyValue>, BTreeMap<String, String>) {
+fn environment(container: &Container) -> Environment {
     let mut known = BTreeMap::new();
     let mut envs = Vec::new();
     for variable in container.env.iter().flatten() {
@@ -150,37 +159,6 @@ fn environment(container: &Container) -> (Vec<v1::KeyValue>, BTreeMap<String, St
         envs.push(v1::KeyValue { key: variable.name.clone(), value: value.into_bytes() });
     }
     (envs, known)
-}
-
-fn mounts(container: &Container, made: &Made<'_>) -> Result<Vec<v1::Mount>, Failure> {
-    let mut mounts = Vec::new();
-    for wanted in container.volume_mounts.iter().flatten() {
-        let host_path = made.prepared.volumes.get(&wanted.name).ok_or_else(|| {
-            config_error(format!(
-                "cannot find volume \"{}\" to mount into container \"{}\"",
-                wanted.name, container.name
-            ))
-        })?;
-        // A relative path is meant from the root.
-        let container_path = Path::new("/").join(&wanted.mount_path);
-        mounts.push(mount(&container_path, host_path, wanted.read_only == Some(true)));
-    }
-    let taken = mounts.iter().any(|mount| mount.container_path.trim_end_matches('/') == HOSTS);
-    if !taken {
-        mounts.push(mount(Path::new(HOSTS), made.hosts, false));
-    }
-    Ok(mounts)
-}
-
-fn mount(container_path: &Path, host_path: &Path, readonly: bool) -> v1::Mount {
-    let text = |path: &Path| path.to_string_lossy().into_owned();
-    v1::Mount {
-        container_path: text(container_path),
-        host_path: text(host_path),
-        readonly,
-        propagation: v1::MountPropagation::PropagationPrivate as i32,
-        ..Default::default()
-    }
 }
 
 fn annotations(pod: &Pod, container: &Container, restart_count: u32) -> BTreeMap<String, String> {

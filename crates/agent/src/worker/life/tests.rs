@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     events::Recorder,
+    volumes::SubPath,
     worker::services::{Clock, PodObjects, PodResources, Prepared, Settings},
 };
 
@@ -40,6 +41,10 @@ impl PodResources for Around {
 
     async fn hosts_file(&self, _: &Pod, _: &[IpAddr]) -> Result<PathBuf, Failure> {
         Ok("/hosts".into())
+    }
+
+    async fn sub_path(&self, _: &Pod, wanted: &SubPath) -> Result<PathBuf, Failure> {
+        Ok(wanted.volume.join(&wanted.path))
     }
 
     async fn suspend(&self, _: &Pod) -> Result<(), Failure> {
@@ -88,6 +93,7 @@ impl Node {
                 host_ips: Vec::new(),
                 runtime: "fake".into(),
                 max_restart_period: Duration::from_secs(300),
+                recursive_read_only: true,
             },
             settings: Settings {
                 log_root: directory.path().join("logs"),

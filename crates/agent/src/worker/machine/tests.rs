@@ -19,6 +19,7 @@ fn node() -> NodeFacts {
         host_ips: vec!["192.0.2.1".parse().expect("an address")],
         runtime: "fake".into(),
         max_restart_period: Duration::from_secs(300),
+        recursive_read_only: true,
     }
 }
 

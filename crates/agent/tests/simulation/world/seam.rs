@@ -18,6 +18,7 @@ use std::{
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use podd_agent::volumes::SubPath;
 use podd_agent::worker::{PodObjects, PodResources, Prepared, PublishError};
 use podd_core::pod::{ContainerState, Failure, Observation, SandboxState};
 use podd_cri::{RuntimeService, fake::FakeRuntime, v1};
@@ -317,6 +318,10 @@ impl PodResources for Seam {
 
     async fn hosts_file(&self, pod: &Pod, _: &[IpAddr]) -> Result<PathBuf, Failure> {
         Ok(self.outside.pods_dir.join(uid(pod)).join("etc-hosts"))
+    }
+
+    async fn sub_path(&self, pod: &Pod, wanted: &SubPath) -> Result<PathBuf, Failure> {
+        Ok(self.outside.pods_dir.join(uid(pod)).join(&wanted.container).join(wanted.index.to_string()))
     }
 
     async fn suspend(&self, pod: &Pod) -> Result<(), Failure> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::worker::Prepared;
 
 fn settings() -> Settings {
     Settings {
@@ -34,9 +35,9 @@ fn configured(pod: &Pod, image_user: &ImageUser) -> v1::ContainerConfig {
 fn try_configured(pod: &Pod, image_user: &ImageUser) -> Result<v1::ContainerConfig, Failure> {
     let start = Start { container: "c", kind: Kind::Regular, sandbox_id: "s", restart_count: 2, image_ref: "sha256:1" };
     let container = find(pod, &start).expect("the container");
-    let prepared = Prepared { volumes: [("v".to_owned(), "/data/v".into())].into(), ..Prepared::default() };
-    let made = Made { image_user, hosts: Path::new("/pods/u/etc-hosts"), prepared: &prepared };
-    config(pod, container, &start, &made, &settings())
+    let made =
+        Made { image_user, prepared: &Prepared::default(), environment: environment(container), mounts: Vec::new() };
+    config(pod, container, &start, made, &settings())
 }
 
 fn plain(container: Value) -> v1::ContainerConfig {
@@ -72,26 +73,6 @@ fn references_see_the_variables_before_them() {
     assert_eq!(envs, [("A", &b"1"[..]), ("B", b"1$(C)"), ("C", b"")]);
     assert_eq!(config.command, ["run", "1$(C)"]);
     assert_eq!(config.args, ["1-$(NOPE)", "$(A)"]);
-}
-
-#[test]
-fn volumes_and_the_hosts_file_are_mounted() {
-    let config = plain(json!({"volumeMounts": [{"name": "v", "mountPath": "data", "readOnly": true}]}));
-    let mounts: Vec<_> = config.mounts.iter().map(|m| (&*m.container_path, &*m.host_path, m.readonly)).collect();
-    assert_eq!(mounts, [("/data", "/data/v", true), ("/etc/hosts", "/pods/u/etc-hosts", false)]);
-    let own = plain(json!({"volumeMounts": [{"name": "v", "mountPath": "/etc/hosts"}]}));
-    assert_eq!(own.mounts.len(), 1, "a volume of one's own goes before the hosts file");
-}
-
-#[test]
-fn a_volume_that_is_not_there_is_a_configuration_error() {
-    let pod = pod(json!({"volumeMounts": [{"name": "w", "mountPath": "/w"}]}), json!({}));
-    let start = Start { container: "c", kind: Kind::Regular, sandbox_id: "s", restart_count: 0, image_ref: "" };
-    let container = find(&pod, &start).expect("the container");
-    let (image_user, prepared) = (ImageUser::default(), Prepared::default());
-    let made = Made { image_user: &image_user, hosts: Path::new("/h"), prepared: &prepared };
-    let failure = config(&pod, container, &start, &made, &settings()).expect_err("no such volume");
-    assert_eq!(failure.reason, "CreateContainerConfigError");
 }
 
 #[test]
@@ -248,7 +229,7 @@ fn ids_of_the_pods_own_are_those_of_sandbox_container_and_volumes() {
     let options = linux.security_context.and_then(|context| context.namespace_options).expect("options");
     assert_eq!(options.userns_options, Some(users.clone()));
 
-    let mut mounts = vec![mount(Path::new("/a"), Path::new("/b"), false), v1::Mount::default()];
+    let mut mounts = vec![v1::Mount { host_path: "/b".into(), ..Default::default() }, v1::Mount::default()];
     mounts[1].image = Some(v1::ImageSpec::default());
     security::map_ids(&mut mounts, Some(&users));
     assert_eq!((&mounts[0].uid_mappings, &mounts[0].gid_mappings), (&ids, &ids));
