@@ -9,7 +9,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::{
+    core::v1::{Pod, PodStatus},
+    node::v1::RuntimeClass,
+};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
@@ -18,6 +21,7 @@ use serde_json::{Value, json};
 use tracing::debug;
 
 use crate::{
+    resources::chain,
     source::{full_name, is_static, mirror, uid},
     worker::{PodObjects, PublishError},
 };
@@ -125,6 +129,20 @@ impl ApiObjects {
 
 #[async_trait]
 impl PodObjects for ApiObjects {
+    async fn runtime_handler(&self, pod: &Pod) -> Result<String, String> {
+        let class = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_deref()).unwrap_or_default();
+        if class.is_empty() {
+            return Ok(String::new());
+        }
+        // Asked for each sandbox: there are few of them, and a class may come after its pod.
+        let classes: Api<RuntimeClass> = Api::all(self.client.clone());
+        match in_time(classes.get_opt(class)).await {
+            Ok(Some(found)) => Ok(found.handler),
+            Ok(None) => Err(format!("runtimeclass.node.k8s.io \"{class}\" not found")),
+            Err(error) => Err(format!("look up runtimeclass \"{class}\": {}", chain(&error))),
+        }
+    }
+
     async fn publish(&self, pod: &Pod, status: &PodStatus) -> Result<(), PublishError> {
         self.published.lock().unwrap_or_else(PoisonError::into_inner).insert(uid(pod).to_owned(), status.clone());
         if is_static(pod) { self.publish_static(pod, status).await } else { self.patch(pod, status).await }

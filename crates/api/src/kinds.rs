@@ -3,6 +3,7 @@
 //! A new kind is a row (and a file under `kinds/` if it has rules of its own); routes, discovery, storage,
 //! selectors, patches and server-side apply follow from it.
 
+mod class;
 mod configmap;
 mod event;
 mod namespace;
@@ -149,6 +150,11 @@ pub(crate) static NAMESPACE: &Kind = &KINDS[0];
 #[cfg(test)]
 pub(crate) static POD: &Kind = &KINDS[1];
 
+/// The row of a kind that is sure to have one.
+pub(crate) fn of(kind: &str) -> &'static Kind {
+    KINDS.iter().find(|row| row.kind == kind).expect("the caller names a kind of the table")
+}
+
 /// All kinds. The first two rows have names above.
 pub(crate) static KINDS: &[Kind] = &[
     Kind {
@@ -242,6 +248,31 @@ pub(crate) static KINDS: &[Kind] = &[
         default: secret::default,
         validate: secret::validate,
         validate_update: secret::validate_update,
+        ..Kind::BASE
+    },
+    Kind {
+        group: "scheduling.k8s.io",
+        plural: "priorityclasses",
+        singular: "priorityclass",
+        kind: "PriorityClass",
+        short_names: &["pc"],
+        namespaced: false,
+        decode: decode::typed::<k8s_openapi::api::scheduling::v1::PriorityClass>,
+        default: class::default_priority,
+        validate: class::validate_priority,
+        validate_update: class::validate_priority_update,
+        has_generation: true,
+        ..Kind::BASE
+    },
+    Kind {
+        group: "node.k8s.io",
+        plural: "runtimeclasses",
+        singular: "runtimeclass",
+        kind: "RuntimeClass",
+        namespaced: false,
+        decode: decode::typed::<k8s_openapi::api::node::v1::RuntimeClass>,
+        validate: class::validate_runtime,
+        validate_update: class::validate_runtime_update,
         ..Kind::BASE
     },
 ];

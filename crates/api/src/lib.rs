@@ -61,7 +61,8 @@ pub struct Api {
 }
 
 impl Api {
-    /// Opens the database, loads its objects and makes sure that the namespaces `default` and `kube-system` exist.
+    /// Opens the database, loads its objects and makes sure that the namespaces `default` and `kube-system` and the
+    /// system's priority classes exist.
     ///
     /// Must be called inside a tokio runtime.
     ///
@@ -76,7 +77,7 @@ impl Api {
         let store = Arc::new(store);
         let server = Server { store, node_name, clock, kubelet: RwLock::new(kubelet) };
         let server = Arc::new(server);
-        ensure_namespaces(&server).await.map_err(|source| Error::Database { path: database, source: source.into() })?;
+        ensure_objects(&server).await.map_err(|source| Error::Database { path: database, source: source.into() })?;
         let sweeper = tokio::spawn(sweep(server.clone(), event_ttl));
         Ok(Self { server, sweeper })
     }
@@ -104,18 +105,29 @@ impl Api {
     }
 }
 
-/// The namespaces that are always there.
-async fn ensure_namespaces(server: &Server) -> std::result::Result<(), String> {
-    for name in verbs::IMMORTAL {
-        if server.store.read().get(kinds::NAMESPACE, &Key::new("", name)).is_some() {
+/// The objects that are always there: two namespaces, and Kubernetes' own priority classes.
+async fn ensure_objects(server: &Server) -> std::result::Result<(), String> {
+    let namespaces = verbs::IMMORTAL
+        .map(|name| (kinds::NAMESPACE, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})));
+    let priorities = podd_core::classes::SYSTEM_PRIORITIES.map(|(name, value)| {
+        let description = format!(
+            "Used for system critical pods that must not be moved from their current {}.",
+            if name.contains("node") { "node" } else { "cluster" }
+        );
+        let class = json!({
+            "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
+            "value": value, "description": description,
+        });
+        (kinds::of("PriorityClass"), class)
+    });
+    for (kind, object) in namespaces.into_iter().chain(priorities) {
+        let name = meta::text(&object, "name");
+        if server.store.read().get(kind, &Key::new("", name)).is_some() {
             continue;
         }
         let context = server.context();
         let work = move |transaction: &mut store::Transaction<'_>| {
-            let target = Target { kind: kinds::NAMESPACE, namespace: None, name: None, subresource: None };
-            let object = json!({
-                "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name},
-            });
+            let target = Target { kind, namespace: None, name: None, subresource: None };
             let options = WriteOptions {
                 dry_run: false,
                 validation: FieldValidation::Ignore,

@@ -98,18 +98,27 @@ pub fn pod_numbers(pod: &Pod) -> CgroupNumbers {
         return CgroupNumbers { cpu_shares: CPU_SHARES_MIN, ..Default::default() };
     };
     let all_limit = |name| containers(spec).all(|c| limit(c, name).is_some_and(|q| q > Quantity::ZERO));
-    let cpu_limit = all_limit("cpu").then(|| total(spec, |c| limit(c, "cpu")).milli());
+    let whole = |name| total(spec, |c| limit(c, name)) + overhead(spec, name);
+    let cpu_limit = all_limit("cpu").then(|| whole("cpu").milli());
     CgroupNumbers {
         cpu_shares: shares(pod_request(pod, "cpu").milli()),
         cpu_quota: cpu_limit.and_then(quota),
-        memory: all_limit("memory").then(|| total(spec, |c| limit(c, "memory")).value()),
+        memory: all_limit("memory").then(|| whole("memory").value()),
     }
 }
 
-/// What a pod asks of the node for `cpu` or `memory`.
+/// What a pod asks of the node for `cpu` or `memory`, the overhead of its runtime class included.
 #[must_use]
 pub fn pod_request(pod: &Pod, name: &str) -> Quantity {
-    pod.spec.as_ref().map_or(Quantity::ZERO, |spec| total(spec, |c| request(c, name).or_else(|| limit(c, name))))
+    pod.spec.as_ref().map_or(Quantity::ZERO, |spec| {
+        total(spec, |c| request(c, name).or_else(|| limit(c, name))) + overhead(spec, name)
+    })
+}
+
+/// What the pod's runtime class adds for itself.
+#[must_use]
+pub fn overhead(spec: &PodSpec, name: &str) -> Quantity {
+    amount(spec.overhead.as_ref(), name).unwrap_or_default()
 }
 
 /// The `oom_score_adj` of a container of a pod, on a node with `memory_capacity` bytes. A sidecar is not killed before
@@ -209,6 +218,18 @@ mod tests {
         for (containers, init, want) in table {
             assert_eq!(class(&pod(containers.clone(), init)), want, "{containers}");
         }
+    }
+
+    #[test]
+    fn the_overhead_of_the_runtime_class_is_the_pods() {
+        let amounts = json!({"cpu": "100m", "memory": "32Mi"});
+        let mut pod = pod(json!([c(amounts.clone(), amounts)]), json!([]));
+        let overhead = json!({"cpu": "150m", "memory": "16Mi"});
+        pod.spec.as_mut().unwrap().overhead = serde_json::from_value(overhead).unwrap();
+        let numbers = pod_numbers(&pod);
+        assert_eq!((numbers.cpu_shares, numbers.cpu_quota, numbers.memory), (256, Some(25_000), Some(48 << 20)));
+        assert_eq!(pod_request(&pod, "memory").value(), 48 << 20);
+        assert_eq!(class(&pod), Class::Guaranteed, "the class is the containers'");
     }
 
     #[test]

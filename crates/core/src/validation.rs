@@ -4,6 +4,7 @@
 //! Objects come here after the strict decoding (types, unknown fields) and after the verdicts
 //! ([`crate::verdict`]) and the defaults ([`crate::defaults`]).
 
+mod class;
 mod container;
 mod lifecycle;
 mod metadata;
@@ -19,6 +20,7 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use crate::field::FieldError;
 use crate::names;
 
+pub use class::{priority_class, priority_class_update, runtime_class, runtime_class_update};
 pub use metadata::{Scope, metadata};
 pub use update::pod_update;
 
@@ -53,6 +55,7 @@ pub fn pod_spec(spec: &PodSpec, path: &str, errors: &mut Vec<FieldError>) {
         check(names::dns_label(name), name, &format!("{path}.hostname"), errors);
     }
     security::pod(spec, path, errors);
+    class::pod(spec, path, errors);
 }
 
 /// Appends an objection when a rule of [`names`] found something.

@@ -116,6 +116,16 @@ struct RuntimeFile {
     nri_socket: Option<PathBuf>,
     /// The program that makes checkpoints, if not the `criu` of `PATH`.
     criu: Option<PathBuf>,
+    /// Runtime handlers by name.
+    handlers: BTreeMap<String, Handler>,
+}
+
+/// What a runtime handler is.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Handler {
+    /// podd's own runtime.
+    Embedded,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -155,6 +165,8 @@ pub(crate) struct Settings {
     pub(crate) nri_socket: Option<PathBuf>,
     pub(crate) criu: Option<PathBuf>,
     pub(crate) cgroup_driver: CgroupDriver,
+    /// Further names of the embedded runtime.
+    pub(crate) handlers: Vec<String>,
     pub(crate) sysctls: sysctl::Allowed,
     pub(crate) seccomp_profiles: Option<PathBuf>,
 }
@@ -241,6 +253,7 @@ fn settings(args: NodeArgs, file: File, host_name: &str) -> anyhow::Result<Setti
         nri_socket: file.runtime.nri_socket,
         criu: file.runtime.criu,
         cgroup_driver: file.runtime.cgroup_driver,
+        handlers: file.runtime.handlers.into_keys().collect(),
         sysctls,
         seccomp_profiles: file.agent.seccomp_profiles,
         instance,

@@ -34,6 +34,8 @@ pub struct Config {
     pub nri_socket: Option<PathBuf>,
     /// The program that writes containers down (CRIU): an absolute path, or a name to look for in `PATH`.
     pub criu: PathBuf,
+    /// Further names of the one runtime handler, for RuntimeClasses that were written for another node.
+    pub handlers: Vec<String>,
     /// Which boot this is. Anything else than the recorded one means that no process of then is left.
     pub boot_id: String,
 }
@@ -102,6 +104,7 @@ impl Config {
             hooks_dirs: Vec::new(),
             nri_socket: None,
             criu: "criu".into(),
+            handlers: Vec::new(),
             boot_id,
         })
     }

@@ -49,7 +49,11 @@ impl Engine {
         StatusResponse {
             status: Some(RuntimeStatus { conditions: vec![condition("RuntimeReady"), network] }),
             info: if verbose { self.describe() } else { BTreeMap::new() },
-            runtime_handlers: vec![handler(""), handler(HANDLER)],
+            runtime_handlers: ["", HANDLER]
+                .into_iter()
+                .chain(self.config.handlers.iter().map(String::as_str))
+                .map(handler)
+                .collect(),
             features: Some(RuntimeFeatures {
                 supplemental_groups_policy: true,
                 // Nothing more is needed: sysfs of the machine's network is mounted before the pod's users come in.

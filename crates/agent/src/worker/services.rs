@@ -103,6 +103,9 @@ pub trait PodObjects: Send + Sync {
     /// mirror.
     async fn publish(&self, pod: &Pod, status: &PodStatus) -> Result<(), PublishError>;
 
+    /// The runtime handler of the pod's runtime class; empty is the runtime's own choice. The error says what is missing.
+    async fn runtime_handler(&self, pod: &Pod) -> Result<String, String>;
+
     /// Removes the object of a pod that is gone from the node, with uid as precondition. No such object is success.
     async fn delete(&self, pod: &Pod) -> Result<(), PublishError>;
 }

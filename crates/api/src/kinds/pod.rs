@@ -45,11 +45,16 @@ pub(super) fn prepare_create(pod: &mut Value, context: &Context) {
     });
 }
 
+/// What a new pod is given where its manifest is silent, beside the defaults.
+const GIVEN: [&str; 5] = ["nodeName", "overhead", "preemptionPolicy", "priority", "priorityClassName"];
+
 /// The node was chosen here and not by the client: a manifest that is silent of it says nothing about it, also after one
 /// that was printed with it has been applied.
 pub(super) fn prepare_update(pod: &mut Value, old: &Value) {
-    if pod["spec"].is_object() && pod["spec"]["nodeName"].is_null() && !old["spec"]["nodeName"].is_null() {
-        pod["spec"]["nodeName"] = old["spec"]["nodeName"].clone();
+    for field in GIVEN {
+        if pod["spec"].is_object() && pod["spec"][field].is_null() && !old["spec"][field].is_null() {
+            pod["spec"][field] = old["spec"][field].clone();
+        }
     }
 }
 
@@ -83,12 +88,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_node_stays_when_a_manifest_is_silent_of_it() {
-        let old = json!({"spec": {"nodeName": "n"}});
+    fn node_and_priority_stay_when_a_manifest_is_silent_of_them() {
+        let old = json!({"spec": {"nodeName": "n", "priority": 7}});
         for (new, node) in [(json!({"spec": {}}), json!("n")), (json!({"spec": {"nodeName": "m"}}), json!("m"))] {
             let mut pod = new;
             prepare_update(&mut pod, &old);
             assert_eq!(pod["spec"]["nodeName"], node);
+            assert_eq!(pod["spec"]["priority"], 7);
         }
     }
 }

@@ -3,7 +3,7 @@
 use podd_core::field::FieldError;
 use serde_json::Value;
 
-use super::{Written, refuse, who};
+use super::{Written, admit::admit, refuse, who};
 use crate::apply;
 use crate::bounds;
 use crate::failure::Failure;
@@ -34,6 +34,7 @@ pub(crate) fn create(
     check_namespace(transaction, kind, &object)?;
     let (mut object, errors, warnings) = prepare(kind, object, context, warnings);
     refuse(kind, &object, errors)?;
+    admit(transaction, kind, &mut object)?;
     apply::update(kind.schema, None, &mut object, &who(kind, None, options, context));
     put(transaction, kind, object, warnings)
 }
@@ -55,6 +56,7 @@ pub(super) fn create_applied(
     let managed = object["metadata"]["managedFields"].clone();
     let (mut object, errors, warnings) = prepare(kind, object, context, warnings);
     refuse(kind, &object, errors)?;
+    admit(transaction, kind, &mut object)?;
     if !managed.is_null() {
         object["metadata"]["managedFields"] = managed;
     }

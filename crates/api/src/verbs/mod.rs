@@ -1,5 +1,6 @@
 //! What the verbs do to objects: plain functions over a transaction; the HTTP side is in `server`.
 
+mod admit;
 mod create;
 mod delete;
 mod operations;

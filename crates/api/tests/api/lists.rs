@@ -199,7 +199,16 @@ async fn discovery_tells_every_kind_in_both_forms() {
     let client = served.client();
     assert!(!client.apiserver_version().await.expect("a version").git_version.is_empty());
     assert_eq!(client.list_core_api_versions().await.expect("versions").versions, ["v1"]);
-    assert_eq!(client.list_api_groups().await.expect("groups").groups, []);
+    let groups = client.list_api_groups().await.expect("groups").groups;
+    for name in ["node.k8s.io", "scheduling.k8s.io"] {
+        let group = groups.iter().find(|group| group.name == name).expect("a group");
+        assert_eq!(group.versions[0].group_version, format!("{name}/v1"));
+        let list = client.list_api_group_resources(&format!("{name}/v1")).await.expect("resources");
+        for resource in list.resources {
+            let listed = served.get(&format!("/apis/{name}/v1/{}", resource.name)).await.ok(200);
+            assert_eq!(listed["kind"], format!("{}List", resource.kind));
+        }
+    }
     let list = client.list_core_api_resources("v1").await.expect("resources");
     let mut found: Vec<&str> = list.resources.iter().map(|resource| resource.name.as_str()).collect();
     found.sort_unstable();

@@ -98,6 +98,7 @@ pub(super) async fn runtime(settings: &Settings) -> anyhow::Result<Arc<Runtime>>
     if let Some(program) = &settings.criu {
         config.criu.clone_from(program);
     }
+    config.handlers.clone_from(&settings.handlers);
     config.log_limits = LogLimits { max_size: LOG_SIZE, max_files: LOG_FILES };
     Runtime::open(config).await.context("open the runtime")
 }

@@ -40,6 +40,14 @@ pub(crate) fn describe(kind: &Kind, object: &Value, events: &[Value], now: Times
 
 fn pod(pod: &Value, out: &mut Out) {
     let (meta, spec, status) = (&pod["metadata"], &pod["spec"], &pod["status"]);
+    if let Some(priority) = spec["priority"].as_i64() {
+        out.field("Priority", &priority.to_string());
+    }
+    for (title, name) in [("Priority Class Name", "priorityClassName"), ("Runtime Class Name", "runtimeClassName")] {
+        if let Some(class) = spec[name].as_str() {
+            out.field(title, class);
+        }
+    }
     let host = status["hostIP"].as_str().map_or(String::new(), |ip| format!("/{ip}"));
     out.field("Node", &format!("{}{host}", text(&spec["nodeName"])));
     out.field("Start Time", &text(&status["startTime"]));

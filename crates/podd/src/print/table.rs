@@ -43,6 +43,13 @@ const CONFIG_MAP: &[Column] =
     &[("DATA", |c, _| (count(&c["data"]) + count(&c["binaryData"])).to_string()), ("AGE", created)];
 const SECRET: &[Column] =
     &[("TYPE", |s, _| or_none(&s["type"])), ("DATA", |s, _| count(&s["data"]).to_string()), ("AGE", created)];
+const PRIORITY_CLASS: &[Column] = &[
+    ("VALUE", |c, _| c["value"].as_i64().unwrap_or(0).to_string()),
+    ("GLOBAL-DEFAULT", |c, _| c["globalDefault"].as_bool().unwrap_or(false).to_string()),
+    ("AGE", created),
+    ("PREEMPTIONPOLICY", |c, _| or_none(&c["preemptionPolicy"])),
+];
+const RUNTIME_CLASS: &[Column] = &[("HANDLER", |c, _| or_none(&c["handler"])), ("AGE", created)];
 const EVENT: &[Column] = &[
     ("LAST SEEN", |e, now| age(e["lastTimestamp"].as_str().or(e["eventTime"].as_str()), now)),
     ("TYPE", |e, _| or_none(&e["type"])),
@@ -62,6 +69,8 @@ fn columns_of(kind: &str) -> (&'static [Column], &'static [Column]) {
         "Namespace" => (NAMESPACE, &[]),
         "ConfigMap" => (CONFIG_MAP, &[]),
         "Secret" => (SECRET, &[]),
+        "PriorityClass" => (PRIORITY_CLASS, &[]),
+        "RuntimeClass" => (RUNTIME_CLASS, &[]),
         "Event" => (EVENT, &[]),
         _ => (&[("AGE", created)], &[]),
     }

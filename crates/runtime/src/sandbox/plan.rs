@@ -15,7 +15,7 @@ use crate::records::{NamespaceMode, Namespaces, Owner, PortMeta, SandboxMeta};
 use crate::request::check_sandbox;
 use crate::systemd::{own_slice, slice_path};
 
-/// The one runtime handler; the empty name means it too.
+/// The one runtime handler; the empty name means it too, and the configuration may give it more.
 pub(crate) const HANDLER: &str = "podd";
 /// The longest name the kernel takes for a host.
 const HOSTNAME_MAX: usize = 64;
@@ -28,15 +28,18 @@ pub(crate) struct Context<'a> {
     /// The group that sandboxes without a `cgroup_parent` are put in.
     pub(crate) cgroup_root: &'a Path,
     pub(crate) cgroup_driver: CgroupDriver,
+    /// Further names of the one runtime handler.
+    pub(crate) handlers: &'a [String],
 }
 
 /// Decides on a sandbox. Everything podd cannot honour is refused here, by its name.
 pub(crate) fn plan(context: &Context<'_>, config: &PodSandboxConfig, handler: &str) -> Result<SandboxMeta> {
     check_sandbox(config)?;
     let metadata = config.metadata.clone().unwrap_or_default();
-    if !["", HANDLER].contains(&handler) {
+    if !["", HANDLER].contains(&handler) && !context.handlers.iter().any(|name| name == handler) {
+        let more: String = context.handlers.iter().map(|name| format!(", {name:?}")).collect();
         return Err(CriError::invalid(format!(
-            "runtime handler {handler:?} is not known; podd has \"\" and {HANDLER:?}"
+            "no runtime for {handler:?} is configured; podd has \"\", {HANDLER:?}{more}"
         )));
     }
     let linux = config.linux.clone().unwrap_or_default();

@@ -68,6 +68,7 @@ impl Engine {
             now: now(),
             cgroup_root: &self.config.cgroup_root,
             cgroup_driver: self.config.cgroup_driver,
+            handlers: &self.config.handlers,
         };
         let meta = plan::plan(&context, config, handler)?;
         let name = self.registry.reserve_sandbox(&meta.owner, &id)?;

@@ -30,16 +30,23 @@ pub(super) async fn create(services: &Services, order: &Order, attempt: u32) -> 
         return Err(Failure { reason: "CreatePodSandboxError".into(), message });
     }
     let config = config(pod, attempt, &prepared, &services.settings);
-    let request = v1::RunPodSandboxRequest { config: Some(config), ..Default::default() };
-    let call = services.runtime.run_pod_sandbox(Request::new(request));
-    match within(services.settings.call_deadline, "CreatePodSandboxError", call).await {
-        Ok(_) => Ok(()),
+    match run(services, pod, config).await {
+        Ok(()) => Ok(()),
         Err(failure) => {
             let message = format!("Failed to create pod sandbox: {}", failure.message);
             services.recorder.pod(pod, Severity::Warning, "FailedCreatePodSandBox", message);
             Err(failure)
         }
     }
+}
+
+async fn run(services: &Services, pod: &Pod, config: v1::PodSandboxConfig) -> Result<(), Failure> {
+    const REASON: &str = "CreatePodSandboxError";
+    let handler = services.objects.runtime_handler(pod).await;
+    let runtime_handler = handler.map_err(|message| Failure { reason: REASON.into(), message })?;
+    let request = v1::RunPodSandboxRequest { config: Some(config), runtime_handler };
+    let call = services.runtime.run_pod_sandbox(Request::new(request));
+    within(services.settings.call_deadline, REASON, call).await.map(drop)
 }
 
 /// Stops a sandbox.
@@ -87,7 +94,7 @@ pub(super) fn config(pod: &Pod, attempt: u32, prepared: &Prepared, settings: &Se
             cgroup_parent: prepared.cgroup_parent.clone(),
             security_context: Some(security::of_sandbox(pod, prepared.users.as_ref())),
             sysctls: sysctls(pod),
-            overhead: None,
+            overhead: pod.spec.as_ref().and_then(overhead),
             resources: Some(resources(pod)),
         }),
         windows: None,
@@ -130,9 +137,25 @@ pub(super) fn all_containers(spec: &PodSpec) -> impl Iterator<Item = &Container>
     spec.init_containers.iter().flatten().chain(&spec.containers)
 }
 
-/// What the pod may use in all, for runtimes that want to know it; its cgroup is made already.
+/// What the pod's runtime class adds for itself.
+fn overhead(spec: &PodSpec) -> Option<v1::LinuxContainerResources> {
+    spec.overhead.as_ref()?;
+    let (cpu, memory) = (qos::overhead(spec, "cpu"), qos::overhead(spec, "memory"));
+    let quota = qos::quota(cpu.milli());
+    Some(v1::LinuxContainerResources {
+        cpu_period: quota.map_or(0, |_| qos::CPU_PERIOD),
+        cpu_quota: quota.unwrap_or(0),
+        cpu_shares: qos::shares(cpu.milli()),
+        memory_limit_in_bytes: memory.value(),
+        ..Default::default()
+    })
+}
+
+/// What the pod's containers may use in all, for runtimes that want to know it; its cgroup is made already.
 fn resources(pod: &Pod) -> v1::LinuxContainerResources {
-    let numbers = qos::pod_numbers(pod);
+    let mut bare = pod.clone();
+    bare.spec.iter_mut().for_each(|spec| spec.overhead = None);
+    let numbers = qos::pod_numbers(&bare);
     v1::LinuxContainerResources {
         cpu_period: numbers.cpu_quota.map_or(0, |_| qos::CPU_PERIOD),
         cpu_quota: numbers.cpu_quota.unwrap_or(0),

@@ -349,6 +349,10 @@ fn unavailable() -> PublishError {
 
 #[async_trait]
 impl PodObjects for Seam {
+    async fn runtime_handler(&self, _: &Pod) -> Result<String, String> {
+        Ok(String::new())
+    }
+
     async fn publish(&self, pod: &Pod, status: &PodStatus) -> Result<(), PublishError> {
         tokio::time::sleep(Duration::from_millis(2)).await;
         self.slowly().await;

@@ -28,7 +28,13 @@ fn config(
 
 fn planned(config: &PodSandboxConfig) -> Result<SandboxMeta> {
     plan(
-        &Context { id: "abc", now: 7, cgroup_root: Path::new("podd"), cgroup_driver: CgroupDriver::Cgroupfs },
+        &Context {
+            id: "abc",
+            now: 7,
+            cgroup_root: Path::new("podd"),
+            cgroup_driver: CgroupDriver::Cgroupfs,
+            handlers: &["runc".to_owned()],
+        },
         config,
         "",
     )
@@ -121,7 +127,13 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         assert!(error.contains(text), "{error:?} should mention {text:?}");
     }
     let error = plan(
-        &Context { id: "a", now: 0, cgroup_root: Path::new("p"), cgroup_driver: CgroupDriver::Cgroupfs },
+        &Context {
+            id: "a",
+            now: 0,
+            cgroup_root: Path::new("p"),
+            cgroup_driver: CgroupDriver::Cgroupfs,
+            handlers: &["runc".to_owned()],
+        },
         &config(|_, _, _| {}),
         "kata",
     );
@@ -167,7 +179,13 @@ fn hosts_names_the_pod_by_each_address() {
 
 #[test]
 fn with_systemd_a_pods_group_is_a_slice() {
-    let context = Context { id: "abc", now: 7, cgroup_root: Path::new("/podd"), cgroup_driver: CgroupDriver::Systemd };
+    let context = Context {
+        id: "abc",
+        now: 7,
+        cgroup_root: Path::new("/podd"),
+        cgroup_driver: CgroupDriver::Systemd,
+        handlers: &[],
+    };
     let planned = |parent: &str| plan(&context, &config(|_, linux, _| linux.cgroup_parent = parent.into()), "");
     let kubelets = planned("kubepods-besteffort-pod1.slice").expect("a slice");
     let path = "kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod1.slice";
