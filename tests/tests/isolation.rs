@@ -115,3 +115,25 @@ fn an_unmasked_proc_is_whole_and_needs_users_of_the_pods_own() {
     assert!(refused.code != 0 && refused.stderr.contains(wanted), "{}", refused.stderr);
     assert!(refused.stderr.contains("`hostUsers` must be false to use `Unmasked`"), "{}", refused.stderr);
 }
+
+#[test]
+fn a_pod_of_another_operating_system_fails() {
+    let node = Node::with_agent();
+    node.apply(&pod("w", "os: {name: windows}", "")).ok();
+    node.wait_field("pod/w", "/status/phase", "Failed");
+    assert_eq!(node.field("pod/w", "/status/reason"), "PodOSNotSupported");
+    node.apply_and_wait(&pod("l", "os: {name: linux}", ""));
+    let refused = node.apply(&pod("p", "os: {name: plan9}", ""));
+    assert!(refused.code != 0 && refused.stderr.contains("spec.os.name"), "{}", refused.stderr);
+}
+
+#[test]
+fn the_node_tells_what_its_runtime_can_do() {
+    let node = Node::with_agent();
+    node.wait_field("node", "/items/0/status/features/supplementalGroupsPolicy", "true");
+    let handlers = node.field("node", "/items/0/status/runtimeHandlers");
+    let handlers: serde_json::Value = serde_json::from_str(&handlers).expect("a list");
+    let own = handlers.as_array().into_iter().flatten().find(|handler| handler["name"] == "podd");
+    let features = &own.expect("podd's own")["features"];
+    assert_eq!(features, &serde_json::json!({"recursiveReadOnlyMounts": true, "userNamespaces": true}));
+}

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus, NodeSystemInfo},
+    api::core::v1::{
+        Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures, NodeRuntimeHandler,
+        NodeRuntimeHandlerFeatures, NodeStatus, NodeSystemInfo,
+    },
     apimachinery::pkg::{
         api::resource::Quantity,
         apis::meta::v1::{ObjectMeta, Time},
@@ -50,9 +53,9 @@ pub(crate) async fn run(
     let mut published: Option<(NodeStatus, Timestamp)> = None;
     loop {
         let now = Timestamp::now();
-        let conditions = runtime_conditions(runtime.as_ref()).await;
+        let told = runtime_status(runtime.as_ref()).await;
         let old = published.as_ref().map(|(status, _)| status);
-        let status = status(&facts, &conditions, old, now);
+        let status = status(&facts, &told, old, now);
         let due = published.as_ref().is_none_or(|(published, at)| {
             !same(published, &status) || now.duration_since(*at).unsigned_abs() >= HEARTBEAT
         });
@@ -70,18 +73,20 @@ pub(crate) async fn run(
     }
 }
 
-/// What the runtime says of itself: (type, ok, reason, message).
-async fn runtime_conditions(runtime: &dyn RuntimeService) -> Vec<v1::RuntimeCondition> {
+/// What the runtime says of itself.
+async fn runtime_status(runtime: &dyn RuntimeService) -> v1::StatusResponse {
     match runtime.status(tonic::Request::new(v1::StatusRequest { verbose: false })).await {
-        Ok(answer) => answer.into_inner().status.unwrap_or_default().conditions,
+        Ok(answer) => answer.into_inner(),
         Err(status) => {
             debug!(message = status.message(), "the runtime does not tell its status");
-            vec![v1::RuntimeCondition {
+            let unavailable = v1::RuntimeCondition {
                 r#type: "RuntimeReady".into(),
                 status: false,
                 reason: "RuntimeUnavailable".into(),
                 message: status.message().to_owned(),
-            }]
+            };
+            let status = Some(v1::RuntimeStatus { conditions: vec![unavailable] });
+            v1::StatusResponse { status, ..Default::default() }
         }
     }
 }
@@ -119,7 +124,7 @@ fn object(facts: &Facts) -> Node {
     }
 }
 
-fn status(facts: &Facts, runtime: &[v1::RuntimeCondition], old: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
+fn status(facts: &Facts, runtime: &v1::StatusResponse, old: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
     let Facts { config, machine, allocatable, version } = facts;
     let address = config.node_ip.unwrap_or_else(default_node_ip);
     let resources = |milli_cpu: i64, memory: i64| {
@@ -137,7 +142,11 @@ fn status(facts: &Facts, runtime: &[v1::RuntimeCondition], old: Option<&NodeStat
         ]),
         capacity: Some(resources(machine.milli_cpu, machine.memory)),
         allocatable: Some(resources(allocatable.milli_cpu, allocatable.memory)),
-        conditions: Some(conditions(runtime, old, now)),
+        conditions: Some(conditions(runtime.status.as_ref().map_or(&[], |status| &status.conditions), old, now)),
+        features: runtime
+            .features
+            .map(|features| NodeFeatures { supplemental_groups_policy: Some(features.supplemental_groups_policy) }),
+        runtime_handlers: Some(runtime.runtime_handlers.iter().map(handler).collect()),
         daemon_endpoints: Some(NodeDaemonEndpoints::default()),
         node_info: Some(NodeSystemInfo {
             architecture: architecture().to_owned(),
@@ -152,6 +161,16 @@ fn status(facts: &Facts, runtime: &[v1::RuntimeCondition], old: Option<&NodeStat
             ..Default::default()
         }),
         ..Default::default()
+    }
+}
+
+fn handler(handler: &v1::RuntimeHandler) -> NodeRuntimeHandler {
+    NodeRuntimeHandler {
+        name: Some(handler.name.clone()),
+        features: handler.features.as_ref().map(|features| NodeRuntimeHandlerFeatures {
+            recursive_read_only_mounts: Some(features.recursive_read_only_mounts),
+            user_namespaces: Some(features.user_namespaces),
+        }),
     }
 }
 
@@ -232,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_runtime_that_is_not_ready_makes_a_node_that_is_not() {
-        let well = status(&facts(), &[], None, at(1));
+        let well = status(&facts(), &v1::StatusResponse::default(), None, at(1));
         let find = |status: &NodeStatus| {
             let all = status.conditions.clone().unwrap_or_default();
             all.into_iter().find(|condition| condition.type_ == "Ready").expect("a node has this condition")
@@ -244,7 +263,9 @@ mod tests {
             reason: "NoBridge".into(),
             message: "gone".into(),
         };
-        let ill = status(&facts(), &[bad], Some(&well), at(9));
+        let bad = v1::RuntimeStatus { conditions: vec![bad] };
+        let bad = v1::StatusResponse { status: Some(bad), ..Default::default() };
+        let ill = status(&facts(), &bad, Some(&well), at(9));
         let ready = find(&ill);
         assert_eq!((ready.status.as_str(), ready.message.as_deref()), ("False", Some("NoBridge: gone")));
         assert_eq!(ready.last_transition_time, Some(Time(at(9))));
@@ -252,8 +273,8 @@ mod tests {
 
     #[test]
     fn only_times_differ_in_a_heartbeat() {
-        let first = status(&facts(), &[], None, at(1));
-        let later = status(&facts(), &[], Some(&first), at(100));
+        let first = status(&facts(), &v1::StatusResponse::default(), None, at(1));
+        let later = status(&facts(), &v1::StatusResponse::default(), Some(&first), at(100));
         assert!(same(&first, &later) && first != later);
         let since = later.conditions.as_deref().expect("conditions")[0].last_transition_time.clone();
         assert_eq!(since, Some(Time(at(1))));

@@ -80,9 +80,13 @@ pub fn admit<'a>(
 /// Whether the node takes a pod at all, whatever else is on it.
 ///
 /// # Errors
-/// The first reason against it: `SysctlForbidden` or `AppArmor`.
+/// The first reason against it: `PodOSNotSupported`, `SysctlForbidden` or `AppArmor`.
 pub fn permit(pod: &Pod, rules: &Rules) -> Result<(), Refusal> {
     let Some(spec) = &pod.spec else { return Ok(()) };
+    if spec.os.as_ref().is_some_and(|os| os.name != "linux") {
+        let message = "Failed to admit pod as the OS field doesn't match node OS".to_owned();
+        return Err(Refusal { reason: "PodOSNotSupported".into(), message });
+    }
     let (network, ipc) = (spec.host_network == Some(true), spec.host_ipc == Some(true));
     for wanted in spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten()) {
         if let Err(why) = rules.sysctls.check(&wanted.name, network, ipc) {

@@ -171,6 +171,8 @@ fn what_the_node_does_not_permit_is_refused_for_good() {
         (sysctl("kernel.shmmax"), "!a SysctlForbidden"),
         (profile("Unconfined"), "+a"),
         (profile("RuntimeDefault"), "!a AppArmor"),
+        (json!({"spec": {"os": {"name": "linux"}}}), "+a"),
+        (json!({"spec": {"os": {"name": "windows"}}}), "!a PodOSNotSupported"),
     ];
     for (extra, want) in table {
         let pod = pod("a", 80, extra.clone());

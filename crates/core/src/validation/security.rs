@@ -1,4 +1,4 @@
-//! Security contexts of pods and containers, and who of the node's namespaces a pod may share.
+//! Security contexts of pods and containers, which of the node's namespaces a pod may share, and its operating system.
 
 use k8s_openapi::api::core::v1::{
     AppArmorProfile, Container, PodSecurityContext, PodSpec, SeccompProfile, SecurityContext, Sysctl,
@@ -26,6 +26,9 @@ pub(super) fn pod(spec: &PodSpec, path: &str, errors: &mut Vec<FieldError>) {
             true,
             "ShareProcessNamespace and HostPID cannot both be enabled",
         ));
+    }
+    if let Some(os) = &spec.os {
+        one_of(&os.name, &["linux", "windows"], &format!("{path}.os.name"), errors);
     }
     if spec.host_users == Some(false) {
         own_users(spec, path, errors);
@@ -282,6 +285,10 @@ mod tests {
             (
                 json!({"containers": [], "hostUsers": false, "hostPID": true}),
                 "spec.hostPID: Forbidden: when `hostUsers` is false",
+            ),
+            (
+                json!({"containers": [], "os": {"name": "plan9"}}),
+                "spec.os.name: Unsupported value: \"plan9\": supported values: \"linux\", \"windows\"",
             ),
             (
                 json!({"containers": [], "hostPID": true, "shareProcessNamespace": true}),

@@ -30,6 +30,19 @@ pub(crate) fn describe(kind: &Kind, object: &Value, events: &[Value], now: Times
         _ => {
             out.map("Labels", &meta["labels"]);
             out.map("Annotations", &meta["annotations"]);
+            for (title, name) in [
+                ("Value", "value"),
+                ("GlobalDefault", "globalDefault"),
+                ("PreemptionPolicy", "preemptionPolicy"),
+                ("Description", "description"),
+                ("Handler", "handler"),
+            ] {
+                if !object[name].is_null() {
+                    out.field(title, object[name].as_str().unwrap_or(&object[name].to_string()));
+                }
+            }
+            out.tree("Overhead", &object["overhead"]);
+            out.tree("Scheduling", &object["scheduling"]);
             out.tree("Spec", &object["spec"]);
             out.tree("Status", &object["status"]);
         }
