@@ -2,7 +2,11 @@
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use podd_tests::{Node, SOON, image::BUSYBOX, wait_for};
+use podd_tests::{
+    Node, SOON,
+    image::{self, BUSYBOX},
+    wait_for,
+};
 
 /// A pod of one container that sleeps; `volumes` and `container` are rows of YAML in flow style.
 fn pod(name: &str, volumes: &str, container: &str) -> String {
@@ -170,4 +174,57 @@ fn mounts_travel_as_far_as_a_manifest_says() {
     let want =
         "mountPropagation: Forbidden: Bidirectional mount propagation is available only to privileged containers";
     assert!(refused.refused().contains(want), "{}", refused.stderr);
+}
+
+#[test]
+fn an_image_volume_shows_what_is_in_an_image() {
+    let node = Node::with_agent();
+    let files = [("etc/model", "weights\n"), ("etc/deep/file", "deep\n")];
+    let archive = image::of_files(node.path(), "models/small:1", &files);
+    node.podd(&["load", "-i", &archive.to_string_lossy()]).ok();
+    let volume = "{name: v, image: {reference: 'models/small:1'}}";
+    let mounts = "volumeMounts: [{name: v, mountPath: /image}, {name: v, mountPath: /part, subPath: etc/deep}]";
+    node.apply_and_wait(&pod("p", volume, mounts));
+    assert_eq!(node.field("pod/p", "/spec/volumes/0/image/pullPolicy"), "IfNotPresent");
+    let run = |script: &str| node.podd(&["exec", "p", "--", "sh", "-c", script]);
+    assert_eq!(run("cat /image/etc/model /part/file").ok(), "weights\ndeep\n");
+    assert!(run("echo x >/image/etc/model").stderr.contains("Read-only file system"));
+    // What is not to be had holds the container, and is told as a missing image of its own would be.
+    let table = [
+        ("absent", "models/none:1, pullPolicy: Never", "ErrImageNeverPull", "is not present with pull policy of Never"),
+        ("bad", "'No Image'", "InvalidImageName", "No Image"),
+        ("refused", "'127.0.0.1:1/none:1'", "ImagePullBackOff", "Back-off pulling image \"127.0.0.1:1/none:1\""),
+    ];
+    let mount = "volumeMounts: [{name: v, mountPath: /v}]";
+    for (name, reference, _, _) in table {
+        node.apply(&pod(name, &format!("{{name: v, image: {{reference: {reference}}}}}"), mount)).ok();
+    }
+    for (name, _, reason, want) in table {
+        let message = waiting(&node, name, reason);
+        assert!(message.contains(want), "{name}: {message}");
+    }
+    let said = node.podd(&["describe", "pod", "refused"]).stdout;
+    assert!(said.contains("Failed to pull image \"127.0.0.1:1/none:1\""), "{said}");
+    let refused = node.apply(&pod("q", "{name: v, image: {reference: ''}}", mount));
+    assert!(refused.refused().contains("spec.volumes[0].image.reference: Required value"), "{}", refused.stderr);
+}
+
+#[test]
+fn huge_pages_that_the_node_lacks_hold_the_pod_and_are_named() {
+    let node = Node::with_agent();
+    // No machine has pages of this size.
+    node.apply(&pod("p", "{name: v, emptyDir: {medium: HugePages-12Mi}}", "volumeMounts: [{name: v, mountPath: /v}]"))
+        .ok();
+    wait_for(SOON, "the lack is told", || {
+        let said = node.podd(&["describe", "pod", "p"]).stdout;
+        let told = said.contains("FailedMount") && said.contains("the node has no huge pages of 12288 KiB");
+        if told { Ok(()) } else { Err(said) }
+    });
+    assert_eq!(node.field("pod/p", "/status/phase"), "Pending");
+    let refused = node.apply(&pod("q", "{name: v, emptyDir: {medium: Disk}}", ""));
+    assert!(
+        refused.refused().contains("spec.volumes[0].emptyDir.medium: Unsupported value: \"Disk\""),
+        "{}",
+        refused.stderr
+    );
 }

@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 use crate::{
     Config,
+    claims::{self, Claims},
     config::default_node_ip,
     events::Recorder,
     housekeeping::{Keeper, Leftovers},
@@ -120,8 +121,15 @@ impl Agent {
         blocking(move || tiers.ensure_tiers(&allocatable)).await?;
         let (recorder, writing) = Recorder::new(client.clone(), &config.node_name, shutdown.clone());
         tasks.spawn(writing);
-        let resources = NodeResources::new(&config, cgroups);
+        let resources = NodeResources::new(&config, cgroups, Claims::new(client.clone()));
         let objects = ApiObjects::new(client.clone(), config.node_name.clone());
+        let controller = claims::Controller {
+            client: client.clone(),
+            recorder: recorder.clone(),
+            node: config.node_name.clone(),
+            directory: config.root.join("claims"),
+        };
+        tasks.spawn(controller.run(shutdown.clone()));
         let sources: Vec<Source> =
             [Some(Source::Api), config.manifests.as_ref().map(|_| Source::File)].into_iter().flatten().collect();
         let services = Services {

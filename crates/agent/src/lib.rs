@@ -1,10 +1,11 @@
 //! The node agent, a small kubelet: it takes pods from the API and from a directory of static manifests, gives each one a
 //! worker that observes, lets `podd_core` decide, acts through CRI and publishes status. It owns what surrounds the
-//! containers: volumes, pod cgroups, the hosts file, the Node object, events, and the kubelet's HTTP interface.
+//! containers: volumes, claims, pod cgroups, the hosts file, the Node object, events, and the kubelet's HTTP interface.
 //!
 //! It knows its runtime only as the two CRI service traits and its API only as a `kube::Client`.
 
 mod agent;
+mod claims;
 pub mod config;
 mod desired;
 mod dns;

@@ -16,12 +16,14 @@ use podd_cri::v1;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use crate::{
-    Config, dns, hosts,
+    Config,
+    claims::Claims,
+    dns, hosts,
     housekeeping::LOG_MARK,
     pod_cgroups::PodCgroups,
     source::uid,
     users::Users,
-    volumes::{SubPath, VolumeError, Volumes},
+    volumes::{Claimed, SubPath, VolumeError, Volumes},
     worker::{PodResources, Prepared},
 };
 
@@ -35,6 +37,7 @@ pub(crate) struct NodeResources(Arc<Inner>);
 
 struct Inner {
     volumes: Volumes,
+    claims: Claims,
     cgroups: PodCgroups,
     users: Users,
     cluster: dns::Cluster,
@@ -45,9 +48,10 @@ struct Inner {
 }
 
 impl NodeResources {
-    pub(crate) fn new(config: &Config, cgroups: PodCgroups) -> Self {
+    pub(crate) fn new(config: &Config, cgroups: PodCgroups, claims: Claims) -> Self {
         Self(Arc::new(Inner {
             volumes: Volumes::new(config.pods_dir()),
+            claims,
             cgroups,
             users: Users::new(config.pods_dir(), config.max_pods),
             cluster: dns::Cluster { servers: config.cluster_dns.clone(), domain: config.cluster_domain.clone() },
@@ -97,8 +101,9 @@ impl NodeResources {
 #[async_trait]
 impl PodResources for NodeResources {
     async fn prepare(&self, pod: &Pod) -> Result<Prepared, Failure> {
+        let claimed = self.0.claims.of(pod).await?;
         let (inner, pod) = (self.0.clone(), pod.clone());
-        blocking(move || inner.prepare(&pod)).await.map_err(|error| failure("FailedMount", &error))?
+        blocking(move || inner.prepare(&pod, &claimed)).await.map_err(|error| failure("FailedMount", &error))?
     }
 
     async fn hosts_file(&self, pod: &Pod, ips: &[IpAddr]) -> Result<PathBuf, Failure> {
@@ -127,12 +132,12 @@ impl PodResources for NodeResources {
 }
 
 impl Inner {
-    fn prepare(&self, pod: &Pod) -> Result<Prepared, Failure> {
+    fn prepare(&self, pod: &Pod, claimed: &Claimed) -> Result<Prepared, Failure> {
         let cgroup_parent = self.cgroups.ensure(pod).map_err(|error| Failure {
             reason: "FailedCreatePodContainer".into(),
             message: format!("unable to ensure pod container exists: {}", chain(&error)),
         })?;
-        let volumes = self.volumes.set_up(pod).map_err(|error| failure("FailedMount", &error))?;
+        let volumes = self.volumes.set_up(pod, claimed).map_err(|error| failure("FailedMount", &error))?;
         self.mark_logs(pod).map_err(|error| failure("FailedMount", &error))?;
         // Without the node's file a pod has no resolver, which is no reason not to run it.
         let of_node = read_or_empty(&self.resolv_conf);

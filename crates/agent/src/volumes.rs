@@ -5,11 +5,15 @@
 //! Layout: `<root>/pods/<uid>/volumes/<kind>/<name>`. Contents come from workloads and are hostile: nothing here resolves
 //! a path through a link or across a mount that a workload could have made.
 
+mod claim;
 mod empty_dir;
+mod group;
 mod host_path;
+mod huge_pages;
 mod mounts;
 mod sub_path;
 mod tree;
+mod usage;
 
 use std::{
     collections::BTreeMap,
@@ -21,9 +25,12 @@ use std::{
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use rustix::fs::Mode;
 
+pub(crate) use claim::{make_directory as make_claim_directory, remove_directory as remove_claim_directory};
+pub use group::{Access, Group, hand_over, of_pod as group_of};
 pub use sub_path::SubPath;
+pub use usage::Usage;
 
-use crate::{config::is_path_component, worker::HostVolume};
+use crate::{claims, config::is_path_component, worker::HostVolume};
 
 /// Why a volume is not there.
 #[derive(Debug, thiserror::Error)]
@@ -76,8 +83,12 @@ enum Plan {
     Directory,
     /// A tmpfs of this size in bytes, half of the memory where none is given.
     Memory { size: Option<i64> },
+    /// Huge pages of this size in bytes.
+    HugePages { size: u64 },
     /// A path of the host, checked and perhaps created.
     Host { path: PathBuf, expect: host_path::Expect },
+    /// A claim's, whatever it is bound to.
+    Claim,
 }
 
 /// One kind of volume: the directory of its volumes and how a volume's source becomes a plan. A new kind is a new row.
@@ -86,8 +97,14 @@ struct Kind {
     plan: fn(&Volume, &Pod) -> Option<Result<Plan, String>>,
 }
 
-const KINDS: &[Kind] =
-    &[Kind { directory: "empty-dir", plan: empty_dir::plan }, Kind { directory: "host-path", plan: host_path::plan }];
+const KINDS: &[Kind] = &[
+    Kind { directory: "empty-dir", plan: empty_dir::plan },
+    Kind { directory: "host-path", plan: host_path::plan },
+    Kind { directory: "claim", plan: claim::plan },
+];
+
+/// The volumes behind a pod's claims, by the names of the pod's volumes.
+pub(crate) type Claimed = BTreeMap<String, claims::Found>;
 
 /// The volumes beneath one directory of pods.
 #[derive(Clone, Debug)]
@@ -102,18 +119,22 @@ impl Volumes {
     }
 
     /// Make every volume of a pod, or find it made; returns each by its name. Blocking.
-    pub fn set_up(&self, pod: &Pod) -> Result<BTreeMap<String, HostVolume>, VolumeError> {
+    pub(crate) fn set_up(&self, pod: &Pod, claimed: &Claimed) -> Result<BTreeMap<String, HostVolume>, VolumeError> {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
         let pod_dir = self.pod_directory(uid)?;
         let mut paths = BTreeMap::new();
         for volume in volumes {
-            let mut path = self.set_up_one(pod, uid, &pod_dir, volume)?;
+            // An image's content never lies on the node as a path: the runtime mounts it.
+            if volume.image.is_some() {
+                continue;
+            }
+            let HostVolume { mut path, read_only } = self.set_up_one(pod, (uid, &pod_dir), volume, claimed)?;
             // What of the node is no directory of ours takes part in what its own mount does.
             if volume.host_path.is_none() && wants_propagation(pod, &volume.name) {
                 path = self.share(&pod_dir, uid, &volume.name, &path)?;
             }
-            paths.insert(volume.name.clone(), HostVolume { path, read_only: false });
+            paths.insert(volume.name.clone(), HostVolume { path, read_only });
         }
         Ok(paths)
     }
@@ -173,7 +194,13 @@ impl Volumes {
             .map_err(|e| VolumeError::io("create directory", self.pods.join(uid), e))
     }
 
-    fn set_up_one(&self, pod: &Pod, uid: &str, pod_dir: &OwnedFd, volume: &Volume) -> Result<PathBuf, VolumeError> {
+    fn set_up_one(
+        &self,
+        pod: &Pod,
+        (uid, pod_dir): (&str, &OwnedFd),
+        volume: &Volume,
+        claimed: &Claimed,
+    ) -> Result<HostVolume, VolumeError> {
         let invalid = |message: String| VolumeError::Invalid { volume: volume.name.clone(), message };
         if !is_path_component(&volume.name) || volume.name.starts_with('.') {
             return Err(invalid("the name cannot be a directory's".into()));
@@ -182,20 +209,36 @@ impl Volumes {
         let (kind, plan) = planned.ok_or_else(|| invalid("its kind is not implemented".into()))?;
         let plan = plan.map_err(invalid)?;
         let path = self.pods.join(uid).join("volumes").join(kind.directory).join(&volume.name);
+        let group = group::of_pod(pod);
         match plan {
-            Plan::Host { path, expect } => host_path::apply(&path, expect).map(|()| path),
+            Plan::Host { path, expect } => {
+                host_path::apply(&path, expect)?;
+                return Ok(HostVolume { path, read_only: false });
+            }
+            Plan::Claim => {
+                let found = claimed.get(&volume.name).ok_or_else(|| invalid("its claim was not looked up".into()))?;
+                let parent = kind_directory(pod_dir, kind, &path)?;
+                claim::set_up(&parent, &volume.name, found, group)?;
+                return Ok(HostVolume { path: found.path.clone(), read_only: found.read_only });
+            }
             Plan::Directory => {
                 let parent = kind_directory(pod_dir, kind, &path)?;
-                empty_dir::ensure_directory(&parent, &volume.name).map_err(|e| VolumeError::io("create", &path, e))?;
-                Ok(path)
+                empty_dir::ensure_directory(&parent, &volume.name, group)
+                    .map_err(|e| VolumeError::io("create", &path, e))?;
             }
             Plan::Memory { size } => {
                 let parent = kind_directory(pod_dir, kind, &path)?;
-                empty_dir::ensure_tmpfs(&parent, &volume.name, size)
+                empty_dir::ensure_tmpfs(&parent, &volume.name, size, group)
                     .map_err(|e| VolumeError::io("mount a tmpfs on", &path, e))?;
-                Ok(path)
+            }
+            Plan::HugePages { size } => {
+                huge_pages::check(&volume.name, size)?;
+                let parent = kind_directory(pod_dir, kind, &path)?;
+                huge_pages::ensure(&parent, &volume.name, size, group)
+                    .map_err(|e| VolumeError::io("mount huge pages on", &path, e))?;
             }
         }
+        Ok(HostVolume { path, read_only: false })
     }
 }
 

@@ -3,6 +3,7 @@
 //! A new kind is a row (and a file under `kinds/` if it has rules of its own); routes, discovery, storage,
 //! selectors, patches and server-side apply follow from it.
 
+mod claim;
 mod class;
 mod configmap;
 mod event;
@@ -273,6 +274,52 @@ pub(crate) static KINDS: &[Kind] = &[
         decode: decode::typed::<k8s_openapi::api::node::v1::RuntimeClass>,
         validate: class::validate_runtime,
         validate_update: class::validate_runtime_update,
+        ..Kind::BASE
+    },
+    Kind {
+        plural: "persistentvolumeclaims",
+        singular: "persistentvolumeclaim",
+        kind: "PersistentVolumeClaim",
+        short_names: &["pvc"],
+        subresources: &[Subresource::Status],
+        schema: &apply::CLAIM,
+        decode: decode::typed::<k8s_openapi::api::core::v1::PersistentVolumeClaim>,
+        default: claim::default,
+        prepare_create: claim::prepare_create,
+        prepare_update: claim::prepare_update,
+        validate: claim::validate,
+        validate_update: claim::validate_update,
+        returns_deleted: true,
+        ..Kind::BASE
+    },
+    Kind {
+        plural: "persistentvolumes",
+        singular: "persistentvolume",
+        kind: "PersistentVolume",
+        short_names: &["pv"],
+        namespaced: false,
+        subresources: &[Subresource::Status],
+        schema: &apply::VOLUME,
+        decode: decode::typed::<k8s_openapi::api::core::v1::PersistentVolume>,
+        default: claim::default_volume,
+        prepare_create: claim::prepare_create_volume,
+        validate: claim::validate_volume,
+        validate_update: claim::validate_volume_update,
+        returns_deleted: true,
+        ..Kind::BASE
+    },
+    Kind {
+        group: "storage.k8s.io",
+        plural: "storageclasses",
+        singular: "storageclass",
+        kind: "StorageClass",
+        short_names: &["sc"],
+        namespaced: false,
+        decode: decode::typed::<k8s_openapi::api::storage::v1::StorageClass>,
+        default: claim::default_class,
+        validate: claim::validate_class,
+        validate_update: claim::validate_class_update,
+        returns_deleted: true,
         ..Kind::BASE
     },
 ];

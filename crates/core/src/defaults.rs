@@ -27,6 +27,12 @@ pub fn pod_spec(spec: &mut PodSpec) {
         if let Some(host_path) = &mut volume.host_path {
             host_path.type_.get_or_insert_default();
         }
+        if let Some(image) = &mut volume.image {
+            set(&mut image.pull_policy, pull_policy(image.reference.as_deref().unwrap_or("")));
+        }
+        if let Some(template) = volume.ephemeral.as_mut().and_then(|source| source.volume_claim_template.as_mut()) {
+            set(&mut template.spec.volume_mode, "Filesystem");
+        }
     }
     set(&mut spec.restart_policy, "Always");
     set(&mut spec.dns_policy, "ClusterFirst");

@@ -2,6 +2,7 @@
 //! go in, actions and statuses come out. Nothing here reads a clock, a file, a socket or a global.
 
 pub mod admission;
+pub mod claims;
 pub mod classes;
 pub mod defaults;
 pub mod field;

@@ -10,6 +10,7 @@ mod lifecycle;
 mod metadata;
 mod resources;
 mod security;
+mod storage;
 mod update;
 mod volume;
 
@@ -22,6 +23,9 @@ use crate::names;
 
 pub use class::{priority_class, priority_class_update, runtime_class, runtime_class_update};
 pub use metadata::{Scope, metadata};
+pub use storage::{
+    claim, claim_update, persistent_volume, persistent_volume_update, storage_class, storage_class_update,
+};
 pub use update::pod_update;
 
 /// Everything wrong with a new Pod.

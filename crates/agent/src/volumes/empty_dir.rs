@@ -13,9 +13,11 @@ use rustix::{
     mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags},
 };
 
-use super::{Plan, tree};
-
-const OPEN_TO_ALL: Mode = Mode::from_raw_mode(0o777);
+use super::{
+    Plan,
+    group::{Group, SET_GROUP},
+    huge_pages, tree,
+};
 
 pub(super) fn plan(volume: &Volume, pod: &Pod) -> Option<std::result::Result<Plan, String>> {
     let source = volume.empty_dir.as_ref()?;
@@ -30,7 +32,10 @@ pub(super) fn plan(volume: &Volume, pod: &Pod) -> Option<std::result::Result<Pla
     Some(match source.medium.as_deref().unwrap_or_default() {
         "" => Ok(Plan::Directory),
         "Memory" => Ok(Plan::Memory { size: smaller(limit, memory_limit(pod)) }),
-        other => Err(format!("emptyDir medium {other:?} is not implemented, only \"\" and \"Memory\" are")),
+        other => match huge_pages::size_of_medium(other, pod) {
+            Some(size) => size.map(|size| Plan::HugePages { size }),
+            None => Err(format!("unknown storage medium {other:?}")),
+        },
     })
 }
 
@@ -58,26 +63,41 @@ fn smaller(a: Option<i64>, b: Option<i64>) -> Option<i64> {
 }
 
 /// The directory of a disk emptyDir. What is there already is kept, mode and all: the workload may have changed it.
-pub(super) fn ensure_directory(parent: &OwnedFd, name: &str) -> Result<OwnedFd> {
-    tree::ensure_directory(parent, name, OPEN_TO_ALL)
+pub(super) fn ensure_directory(parent: &OwnedFd, name: &str, group: Option<Group>) -> Result<OwnedFd> {
+    let mode = Mode::from_raw_mode(0o777 | group.map_or(0, |_| SET_GROUP));
+    tree::ensure_directory_of(parent, name, mode, group.map(|group| group.id))
 }
 
-/// The tmpfs of a memory emptyDir, mounted once.
-pub(super) fn ensure_tmpfs(parent: &OwnedFd, name: &str, size: Option<i64>) -> Result<()> {
-    let directory = tree::ensure_directory(parent, name, OPEN_TO_ALL)?;
+/// The tmpfs of a memory emptyDir, mounted once. Its mode is that of any tmpfs, as the kubelet leaves it.
+pub(super) fn ensure_tmpfs(parent: &OwnedFd, name: &str, size: Option<i64>, group: Option<Group>) -> Result<()> {
+    let directory = ensure_directory(parent, name, None)?;
     if is_mount_point(&directory)? {
         return Ok(());
     }
-    let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    rustix::mount::fsconfig_set_string(&context, "source", "tmpfs")?;
-    rustix::mount::fsconfig_set_string(&context, "mode", "0777")?;
-    if let Some(size) = size {
-        rustix::mount::fsconfig_set_string(&context, "size", size.to_string())?;
+    let mut options = top_of(0o1777, group);
+    options.extend(size.map(|size| ("size", size.to_string())));
+    mount(&directory, "tmpfs", &options)
+}
+
+/// Options that say who may do what with the top of a file system in memory.
+pub(super) fn top_of(mode: u32, group: Option<Group>) -> Vec<(&'static str, String)> {
+    let mode = mode | group.map_or(0, |_| SET_GROUP);
+    let mut options = vec![("mode", format!("{mode:o}"))];
+    options.extend(group.map(|group| ("gid", group.id.to_string())));
+    options
+}
+
+/// Mounts a new file system on a directory.
+pub(super) fn mount(directory: &OwnedFd, kind: &str, options: &[(&str, String)]) -> Result<()> {
+    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(&context, "source", kind)?;
+    for (key, value) in options {
+        rustix::mount::fsconfig_set_string(&context, *key, value.as_str())?;
     }
     rustix::mount::fsconfig_create(&context)?;
     let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
     let both = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    rustix::mount::move_mount(&mount, "", &directory, "", both)
+    rustix::mount::move_mount(&mount, "", directory, "", both)
 }
 
 pub(super) fn is_mount_point(directory: &OwnedFd) -> Result<bool> {

@@ -48,6 +48,11 @@ pub(super) fn plan(volume: &Volume, _: &Pod) -> Option<Result<Plan, String>> {
     })
 }
 
+/// What a type of the API expects.
+pub(super) fn expected(type_: &str) -> Option<Expect> {
+    TYPES.iter().find(|row| row.0 == type_).map(|row| row.1)
+}
+
 pub(super) fn apply(path: &Path, expect: Expect) -> Result<(), VolumeError> {
     let found = match fs::metadata(path) {
         Ok(found) => Some(found.file_type()),

@@ -54,7 +54,7 @@ fn host_path(path: &Path, type_: &str) -> Volume {
 #[test]
 fn an_empty_dir_is_open_to_all_and_the_way_to_it_is_not() {
     let place = place();
-    let paths = place.volumes.set_up(&pod("u1", vec![empty_dir("cache", "", None)])).expect("made");
+    let paths = place.volumes.set_up(&pod("u1", vec![empty_dir("cache", "", None)]), &BTreeMap::new()).expect("made");
     let path = &paths["cache"].path;
     assert_eq!(path, &place.directory.path().join("pods/u1/volumes/empty-dir/cache"));
     assert_eq!(fs::metadata(path).expect("there").permissions().mode() & 0o7777, 0o777);
@@ -65,8 +65,8 @@ fn an_empty_dir_is_open_to_all_and_the_way_to_it_is_not() {
 #[test]
 fn two_pods_with_a_volume_of_one_name_do_not_share_it() {
     let place = place();
-    let one = place.volumes.set_up(&pod("u1", vec![empty_dir("cache", "", None)])).expect("made");
-    let two = place.volumes.set_up(&pod("u2", vec![empty_dir("cache", "", None)])).expect("made");
+    let one = place.volumes.set_up(&pod("u1", vec![empty_dir("cache", "", None)]), &BTreeMap::new()).expect("made");
+    let two = place.volumes.set_up(&pod("u2", vec![empty_dir("cache", "", None)]), &BTreeMap::new()).expect("made");
     assert_ne!(one["cache"], two["cache"]);
 }
 
@@ -74,10 +74,10 @@ fn two_pods_with_a_volume_of_one_name_do_not_share_it() {
 fn what_a_workload_wrote_and_the_mode_it_set_survive_a_second_set_up() {
     let place = place();
     let pod = pod("u1", vec![empty_dir("cache", "", None)]);
-    let path = place.volumes.set_up(&pod).expect("made")["cache"].path.clone();
+    let path = place.volumes.set_up(&pod, &BTreeMap::new()).expect("made")["cache"].path.clone();
     fs::write(path.join("file"), "x").expect("written");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("changed");
-    place.volumes.set_up(&pod).expect("found");
+    place.volumes.set_up(&pod, &BTreeMap::new()).expect("found");
     assert_eq!(fs::read_to_string(path.join("file")).expect("there"), "x");
     assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o7777, 0o700);
 }
@@ -86,11 +86,11 @@ fn what_a_workload_wrote_and_the_mode_it_set_survive_a_second_set_up() {
 fn a_memory_volume_is_a_tmpfs_of_its_limit_mounted_once_and_unmounted_with_the_pod() {
     let place = place();
     let pod = pod("u1", vec![empty_dir("fast", "Memory", Some("1Mi"))]);
-    let path = place.volumes.set_up(&pod).expect("mounted")["fast"].path.clone();
+    let path = place.volumes.set_up(&pod, &BTreeMap::new()).expect("mounted")["fast"].path.clone();
     fs::write(path.join("file"), "x").expect("written");
-    place.volumes.set_up(&pod).expect("found");
+    place.volumes.set_up(&pod, &BTreeMap::new()).expect("found");
     assert!(path.join("file").exists(), "a second mount would hide the file");
-    assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o7777, 0o777);
+    assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o7777, 0o1777);
     let size = rustix::fs::statvfs(&path).expect("a file system");
     assert_eq!(size.f_blocks * size.f_frsize, 1 << 20);
     let full = fs::write(path.join("big"), vec![0; 2 << 20]).expect_err("too big");
@@ -108,7 +108,9 @@ fn removal_never_follows_a_link_out_of_the_pod() {
     fs::create_dir(&outside).expect("made");
     fs::write(outside.join("precious"), "x").expect("written");
     let path =
-        place.volumes.set_up(&pod("u1", vec![empty_dir("cache", "", None)])).expect("made")["cache"].path.clone();
+        place.volumes.set_up(&pod("u1", vec![empty_dir("cache", "", None)]), &BTreeMap::new()).expect("made")["cache"]
+            .path
+            .clone();
     symlink(&outside, path.join("to-directory")).expect("linked");
     symlink(outside.join("precious"), path.join("to-file")).expect("linked");
     symlink("/", path.join("root")).expect("linked");
@@ -126,7 +128,7 @@ fn a_pod_directory_that_is_a_link_is_unlinked_and_its_target_kept() {
     fs::create_dir_all(outside.join("d")).expect("made");
     fs::create_dir(place.directory.path().join("pods")).expect("made");
     symlink(&outside, place.directory.path().join("pods/u1")).expect("linked");
-    assert!(place.volumes.set_up(&pod("u1", vec![empty_dir("cache", "", None)])).is_err());
+    assert!(place.volumes.set_up(&pod("u1", vec![empty_dir("cache", "", None)]), &BTreeMap::new()).is_err());
     place.volumes.tear_down("u1").expect("gone");
     assert!(outside.join("d").exists());
     assert!(fs::symlink_metadata(place.directory.path().join("pods/u1")).is_err());
@@ -136,7 +138,9 @@ fn a_pod_directory_that_is_a_link_is_unlinked_and_its_target_kept() {
 fn a_tree_deeper_than_any_path_or_descriptor_table_is_removed() {
     let place = place();
     let path =
-        place.volumes.set_up(&pod("u1", vec![empty_dir("cache", "", None)])).expect("made")["cache"].path.clone();
+        place.volumes.set_up(&pod("u1", vec![empty_dir("cache", "", None)]), &BTreeMap::new()).expect("made")["cache"]
+            .path
+            .clone();
     let mut here = tree::open_directory(&path).expect("open");
     for _ in 0..5000 {
         rustix::fs::mkdirat(&here, "a-name-of-some-length-so-that-paths-overflow", Mode::from_raw_mode(0o000))
@@ -152,7 +156,9 @@ fn a_tree_deeper_than_any_path_or_descriptor_table_is_removed() {
 fn pipes_sockets_odd_names_and_names_of_our_own_are_removed() {
     let place = place();
     let path =
-        place.volumes.set_up(&pod("u1", vec![empty_dir("cache", "", None)])).expect("made")["cache"].path.clone();
+        place.volumes.set_up(&pod("u1", vec![empty_dir("cache", "", None)]), &BTreeMap::new()).expect("made")["cache"]
+            .path
+            .clone();
     let here = tree::open_directory(&path).expect("open");
     rustix::fs::mknodat(&here, "pipe", rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("made");
     let _socket = std::os::unix::net::UnixListener::bind(path.join("socket")).expect("bound");
@@ -169,7 +175,9 @@ fn pipes_sockets_odd_names_and_names_of_our_own_are_removed() {
 fn a_mount_that_was_left_inside_is_detached_and_what_it_shows_is_kept() {
     let place = place();
     let path =
-        place.volumes.set_up(&pod("u1", vec![empty_dir("cache", "", None)])).expect("made")["cache"].path.clone();
+        place.volumes.set_up(&pod("u1", vec![empty_dir("cache", "", None)]), &BTreeMap::new()).expect("made")["cache"]
+            .path
+            .clone();
     let outside = place.directory.path().join("outside");
     fs::create_dir(&outside).expect("made");
     fs::write(outside.join("precious"), "x").expect("written");
@@ -198,7 +206,7 @@ fn removal_without_unmounting_stops_at_the_mount() {
 fn removing_twice_or_what_never_was_is_success() {
     let place = place();
     place.volumes.tear_down("never").expect("nothing there");
-    place.volumes.set_up(&pod("u1", vec![empty_dir("cache", "", None)])).expect("made");
+    place.volumes.set_up(&pod("u1", vec![empty_dir("cache", "", None)]), &BTreeMap::new()).expect("made");
     place.volumes.tear_down("u1").expect("gone");
     place.volumes.tear_down("u1").expect("gone");
     assert!(place.volumes.known_uids().expect("listed").is_empty());
@@ -208,11 +216,14 @@ fn removing_twice_or_what_never_was_is_success() {
 fn names_that_lead_elsewhere_are_refused() {
     let place = place();
     for uid in ["", "..", ".", "a/b", "a\0b"] {
-        assert!(place.volumes.set_up(&pod(uid, vec![])).is_err(), "{uid:?}");
+        assert!(place.volumes.set_up(&pod(uid, vec![]), &BTreeMap::new()).is_err(), "{uid:?}");
         assert!(place.volumes.tear_down(uid).is_err(), "{uid:?}");
     }
     for name in ["", "..", "a/../../b", ".hidden"] {
-        assert!(place.volumes.set_up(&pod("u1", vec![empty_dir(name, "", None)])).is_err(), "{name:?}");
+        assert!(
+            place.volumes.set_up(&pod("u1", vec![empty_dir(name, "", None)]), &BTreeMap::new()).is_err(),
+            "{name:?}"
+        );
     }
 }
 
@@ -220,9 +231,12 @@ fn names_that_lead_elsewhere_are_refused() {
 fn a_kind_that_is_not_in_the_table_is_refused_by_name() {
     let place = place();
     let volume = Volume { name: "claims".into(), ..Default::default() };
-    let error = place.volumes.set_up(&pod("u1", vec![volume])).expect_err("refused");
+    let error = place.volumes.set_up(&pod("u1", vec![volume]), &BTreeMap::new()).expect_err("refused");
     assert_eq!(error.to_string(), "volume \"claims\": its kind is not implemented");
-    let error = place.volumes.set_up(&pod("u1", vec![empty_dir("big", "HugePages-2Mi", None)])).expect_err("refused");
+    let error = place
+        .volumes
+        .set_up(&pod("u1", vec![empty_dir("big", "HugePages-2Mi", None)]), &BTreeMap::new())
+        .expect_err("refused");
     assert!(error.to_string().contains("HugePages-2Mi"));
 }
 
@@ -246,7 +260,7 @@ fn host_path_types_are_checked_as_the_kubelet_checks_them() {
     ];
     for (type_, takes, word) in table {
         for (path, takes) in all.iter().map(PathBuf::as_path).chain([null]).zip(takes) {
-            let outcome = place.volumes.set_up(&pod("u1", vec![host_path(path, type_)]));
+            let outcome = place.volumes.set_up(&pod("u1", vec![host_path(path, type_)]), &BTreeMap::new());
             match outcome {
                 Ok(paths) => assert!(takes && paths["h"].path == path, "{type_} {path:?}"),
                 Err(error) => {
@@ -264,12 +278,12 @@ fn host_paths_are_created_with_upstreams_modes_and_left_when_the_pod_goes() {
     let place = place();
     let base = place.directory.path();
     let directory = base.join("new/dir");
-    place.volumes.set_up(&pod("u1", vec![host_path(&directory, "DirectoryOrCreate")])).expect("made");
+    place.volumes.set_up(&pod("u1", vec![host_path(&directory, "DirectoryOrCreate")]), &BTreeMap::new()).expect("made");
     let file = directory.join("file");
-    place.volumes.set_up(&pod("u1", vec![host_path(&file, "FileOrCreate")])).expect("made");
+    place.volumes.set_up(&pod("u1", vec![host_path(&file, "FileOrCreate")]), &BTreeMap::new()).expect("made");
     place.volumes.tear_down("u1").expect("gone");
     assert_eq!(fs::metadata(&directory).expect("kept").mode() & 0o7777, 0o755);
     assert_eq!(fs::metadata(&file).expect("kept").mode() & 0o7777, 0o644);
-    let wrong = place.volumes.set_up(&pod("u1", vec![host_path(&file, "DirectoryOrCreate")]));
+    let wrong = place.volumes.set_up(&pod("u1", vec![host_path(&file, "DirectoryOrCreate")]), &BTreeMap::new());
     assert!(wrong.expect_err("refused").to_string().ends_with("is not a directory"));
 }

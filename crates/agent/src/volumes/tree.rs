@@ -12,7 +12,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{self, AtFlags, CWD, Dir, FileType, IFlags, Mode, OFlags, ResolveFlags},
+    fs::{self, AtFlags, CWD, Dir, FileType, Gid, IFlags, Mode, OFlags, ResolveFlags},
     io::{Errno, Result},
 };
 
@@ -45,6 +45,11 @@ pub(super) fn open_child(parent: impl AsFd, name: &str) -> Result<OwnedFd> {
 
 /// The directory of this name, made with exactly this mode if it is not there.
 pub(super) fn ensure_directory(parent: impl AsFd, name: &str, mode: Mode) -> Result<OwnedFd> {
+    ensure_directory_of(parent, name, mode, None)
+}
+
+/// The same, made with this group.
+pub(super) fn ensure_directory_of(parent: impl AsFd, name: &str, mode: Mode, group: Option<u32>) -> Result<OwnedFd> {
     match open_child(&parent, name) {
         Err(Errno::NOENT) => {}
         found => return found,
@@ -57,6 +62,9 @@ pub(super) fn ensure_directory(parent: impl AsFd, name: &str, mode: Mode) -> Res
         Err(error) => return Err(error),
     }
     let made = open_child(&parent, &aside)?;
+    if let Some(group) = group {
+        fs::fchown(&made, None, Some(Gid::from_raw(group)))?;
+    }
     fs::fchmod(&made, mode)?;
     match fs::renameat_with(&parent, aside.as_str(), &parent, name, fs::RenameFlags::NOREPLACE) {
         Ok(()) => Ok(made),

@@ -12,7 +12,7 @@ mod set;
 mod value;
 
 pub(crate) use managers::{Conflict, Who, apply, update};
-pub(crate) use schema::{EVENT, NAMESPACE, NODE, OBJECT, POD, Schema};
+pub(crate) use schema::{CLAIM, EVENT, NAMESPACE, NODE, OBJECT, POD, Schema, VOLUME};
 
 #[cfg(test)]
 mod tests;

@@ -60,6 +60,15 @@ pub(crate) static NODE: Schema = Fields(&[
 
 pub(crate) static EVENT: Schema = Fields(&[("metadata", &METADATA), ("involvedObject", &Atomic), ("related", &Atomic)]);
 
+pub(crate) static CLAIM: Schema = Fields(&[
+    ("metadata", &METADATA),
+    ("spec", &Fields(&[("dataSource", &Atomic), ("selector", &Atomic)])),
+    ("status", &Fields(&[("conditions", &CONDITIONS)])),
+]);
+
+pub(crate) static VOLUME: Schema =
+    Fields(&[("metadata", &METADATA), ("spec", &Fields(&[("nodeAffinity", &Fields(&[("required", &Atomic)]))]))]);
+
 static ENV: Schema = Keyed(
     NAME,
     &Fields(&[(

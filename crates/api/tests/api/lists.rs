@@ -200,7 +200,7 @@ async fn discovery_tells_every_kind_in_both_forms() {
     assert!(!client.apiserver_version().await.expect("a version").git_version.is_empty());
     assert_eq!(client.list_core_api_versions().await.expect("versions").versions, ["v1"]);
     let groups = client.list_api_groups().await.expect("groups").groups;
-    for name in ["node.k8s.io", "scheduling.k8s.io"] {
+    for name in ["node.k8s.io", "scheduling.k8s.io", "storage.k8s.io"] {
         let group = groups.iter().find(|group| group.name == name).expect("a group");
         assert_eq!(group.versions[0].group_version, format!("{name}/v1"));
         let list = client.list_api_group_resources(&format!("{name}/v1")).await.expect("resources");
@@ -219,6 +219,10 @@ async fn discovery_tells_every_kind_in_both_forms() {
         "namespaces/status",
         "nodes",
         "nodes/status",
+        "persistentvolumeclaims",
+        "persistentvolumeclaims/status",
+        "persistentvolumes",
+        "persistentvolumes/status",
         "pods",
         "pods/exec",
         "pods/log",
@@ -244,7 +248,10 @@ async fn discovery_tells_every_kind_in_both_forms() {
         let core = walked.get("").expect("the core group");
         let mut kinds: Vec<String> = core.recommended_resources().into_iter().map(|(of, _)| of.kind).collect();
         kinds.sort_unstable();
-        assert_eq!(kinds, ["ConfigMap", "Event", "Namespace", "Node", "Pod", "Secret"]);
+        assert_eq!(
+            kinds,
+            ["ConfigMap", "Event", "Namespace", "Node", "PersistentVolume", "PersistentVolumeClaim", "Pod", "Secret"]
+        );
         let (_, pod) = core.recommended_kind("Pod").expect("pods");
         let mut parts: Vec<&str> = pod.subresources.iter().map(|(of, _)| of.plural.as_str()).collect();
         parts.sort_unstable();

@@ -13,7 +13,7 @@ use super::{
     ContainerSeen, ContainerState, Goal, Memory, NodeFacts, PostStart, Target,
     containers::{Kind, Member},
     decide::Turn,
-    mounts,
+    images, mounts,
     start::{crash_wait, is_ending},
 };
 
@@ -223,13 +223,15 @@ fn waiting(turn: &Turn<'_>, member: &Member<'_>) -> Option<(String, Option<Strin
     if let Some(failure) = failure(Target::Container(name.to_owned())) {
         return Some((failure.reason.clone(), Some(failure.message.clone())));
     }
-    let failure = failure(Target::Image(name.to_owned()))?;
-    let backs_off = memory.pulls.get(name).is_some_and(|pull| pull.key == member.image())
-        && pull_back_off_shows_at(memory, name).is_some_and(|at| at <= turn.now);
+    let mut wanted = images::of_member(turn.pod, member).into_iter();
+    let (wanted, failure) =
+        wanted.find_map(|one| Some((failure(Target::Image(one.key.clone()))?, one)).map(|(f, w)| (w, f)))?;
+    let backs_off = memory.pulls.get(&wanted.key).is_some_and(|pull| pull.key == wanted.image)
+        && pull_back_off_shows_at(memory, &wanted.key).is_some_and(|at| at <= turn.now);
     if !backs_off {
         return Some((failure.reason.clone(), Some(failure.message.clone())));
     }
-    let message = format!("Back-off pulling image \"{}\": {}: {}", member.image(), failure.reason, failure.message);
+    let message = format!("Back-off pulling image \"{}\": {}: {}", wanted.image, failure.reason, failure.message);
     Some(("ImagePullBackOff".to_owned(), Some(message)))
 }
 

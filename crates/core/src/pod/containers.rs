@@ -156,8 +156,12 @@ fn policy(name: &str) -> Option<RestartPolicy> {
 }
 
 fn pull_policy(container: &Container) -> PullPolicy {
-    let image = container.image.as_deref().unwrap_or_default();
-    match container.image_pull_policy.as_deref().unwrap_or_else(|| crate::defaults::pull_policy(image)) {
+    pull_policy_of(container.image.as_deref().unwrap_or_default(), container.image_pull_policy.as_deref())
+}
+
+/// When an image is pulled, by what is written or else by its tag.
+pub(super) fn pull_policy_of(image: &str, written: Option<&str>) -> PullPolicy {
+    match written.unwrap_or_else(|| crate::defaults::pull_policy(image)) {
         "Always" => PullPolicy::Always,
         "Never" => PullPolicy::Never,
         _ => PullPolicy::IfNotPresent,

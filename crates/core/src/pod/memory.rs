@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Action, BackOff, BackOffLimits, Failure, Health, KillReason, NodeFacts, Outcome, PullPolicy, Target, back_off::add,
-    containers::members,
+    images,
 };
 
 /// How long a failed start waits for its next try, as a kubelet whose sync failed.
@@ -151,10 +151,10 @@ impl Memory {
     /// Forgets what failed under an earlier definition: it may go well now. What the pull of an image said stays as
     /// long as the image does.
     pub fn spec_changed(&mut self, pod: &Pod) {
-        let images: BTreeMap<_, _> = members(pod).iter().map(|m| (m.name(), m.image())).collect();
+        let images = images::of_pod(pod);
         let pulls = &self.pulls;
         self.failures.retain(|target, _| match target {
-            Target::Image(name) => pulls.get(name).is_some_and(|pull| images.get(&**name) == Some(&&*pull.key)),
+            Target::Image(name) => pulls.get(name).is_some_and(|pull| images.get(name) == Some(&&*pull.key)),
             _ => false,
         });
     }

@@ -20,6 +20,7 @@ mod container_status;
 mod containers;
 mod decide;
 mod health;
+mod images;
 mod kill;
 mod memory;
 mod mounts;
@@ -38,6 +39,7 @@ pub use conditions::OURS as OUR_CONDITIONS;
 pub use containers::{Kind, Member, PullPolicy, RestartPolicy, container_hash, is_sidecar, members, termination_grace};
 pub use decide::decide;
 pub use health::{Health, ProbeKind, Watch, watches};
+pub use images::image_volume;
 pub use memory::{Failed, ImageKnown, Kill, Memory, PostStart};
 pub use mounts::mounts_recursively_read_only;
 pub use observation::{

@@ -4,11 +4,12 @@
 use k8s_openapi::api::core::v1::ContainerState as ApiState;
 
 use super::{
-    Action, BackOffLimits, ContainerSeen, ContainerState, Crash, ImageKnown, KillReason, Kind, PostStart, Resources,
-    SandboxSeen, SandboxState, Target,
-    container_status::{LOST, pull_back_off_shows_at},
-    containers::{Member, PullPolicy, RestartPolicy, container_hash, restart_policy, termination_grace},
+    Action, BackOffLimits, ContainerSeen, ContainerState, Crash, KillReason, Kind, PostStart, Resources, SandboxSeen,
+    SandboxState, Target,
+    container_status::LOST,
+    containers::{Member, RestartPolicy, container_hash, restart_policy, termination_grace},
     decide::{Batch, Turn},
+    images::{self, Stand},
     sandbox::{self, Verdict},
 };
 
@@ -50,7 +51,7 @@ fn replace_sandbox(turn: &Turn<'_>, attempt: u32, batch: &mut Batch<'_>) -> Cour
     }
     // Images are looked for, and pulled, while the sandbox is made.
     for member in &first {
-        image(turn, member, batch);
+        images::advance(turn, member, batch);
     }
     if prepared(turn, batch) {
         batch.push(Action::CreateSandbox { attempt });
@@ -206,7 +207,7 @@ fn regular(turn: &Turn<'_>, current: &SandboxSeen, batch: &mut Batch<'_>) -> Cou
             // The next one waits until this one runs, or has failed to.
             in_turn = advance(turn, member, current, batch) == Step::Failing;
         } else {
-            image(turn, member, batch);
+            images::advance(turn, member, batch);
         }
     }
     course
@@ -267,10 +268,10 @@ fn advance(turn: &Turn<'_>, member: &Member<'_>, current: &SandboxSeen, batch: &
     if !batch.may_try(&Target::Container(member.name().to_owned())) {
         return Step::Failing;
     }
-    let image_ref = match image(turn, member, batch) {
-        Image::Here(image_ref) => image_ref,
-        Image::Busy => return Step::Busy,
-        Image::Failing => return Step::Failing,
+    let image_ref = match images::advance(turn, member, batch) {
+        Stand::Here(image_ref) => image_ref,
+        Stand::Busy => return Step::Busy,
+        Stand::Failing => return Step::Failing,
     };
     if prepared(turn, batch) {
         batch.push(Action::StartContainer {
@@ -303,44 +304,6 @@ pub(super) fn crash_wait(turn: &Turn<'_>, member: &Member<'_>) -> Option<jiff::T
     let crash = crash(turn, member)?;
     let limits = BackOffLimits::crash(turn.node.max_restart_period);
     turn.memory.crashes.get(member.name())?.until_since(&crash.key, crash.at, &limits)
-}
-
-enum Image {
-    Here(String),
-    Busy,
-    Failing,
-}
-
-/// Brings a container's image one step nearer to being there.
-fn image(turn: &Turn<'_>, member: &Member<'_>, batch: &mut Batch<'_>) -> Image {
-    let name = member.name();
-    let known = turn.memory.images.get(name).filter(|(image, _)| image == member.image());
-    let target = Target::Image(name.to_owned());
-    let pull = match known {
-        Some((_, ImageKnown::Present(image_ref))) => return Image::Here(image_ref.clone()),
-        Some((_, ImageKnown::Absent)) => true,
-        None => member.pull == PullPolicy::Always,
-    };
-    let pulled = turn.memory.pulls.get(name).and_then(|back_off| back_off.until(member.image()));
-    if let Some(until) = pulled
-        && pull
-    {
-        if let Some(shows_at) = pull_back_off_shows_at(turn.memory, name) {
-            batch.waits_until(shows_at);
-        }
-        if batch.waits_until(until) {
-            return Image::Failing;
-        }
-    } else if !batch.may_try(&target) {
-        return Image::Failing;
-    }
-    let (container, image) = (name.to_owned(), member.image().to_owned());
-    batch.push_now(if pull {
-        Action::PullImage { container, image }
-    } else {
-        Action::InspectImage { container, image, pull: member.pull }
-    });
-    Image::Busy
 }
 
 /// Whether volumes and cgroup are there; if not, they are made first.

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{
     AppArmorProfile, Container, PodSecurityContext, PodSpec, SeccompProfile, SecurityContext, Sysctl,
 };
 
-use super::one_of;
+use super::{one_of, volume};
 use crate::field::FieldError;
 use crate::sysctl::{self, Namespace};
 
@@ -57,6 +57,7 @@ fn pod_context(context: &PodSecurityContext, spec: &PodSpec, path: &str, errors:
     for (n, group) in context.supplemental_groups.iter().flatten().enumerate() {
         ids(&[(&format!("supplementalGroups[{n}]"), Some(*group))], path, errors);
     }
+    volume::group(context, path, errors);
     if let Some(policy) = &context.supplemental_groups_policy {
         one_of(policy, &["Merge", "Strict"], &format!("{path}.supplementalGroupsPolicy"), errors);
     }

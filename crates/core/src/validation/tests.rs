@@ -158,8 +158,24 @@ fn each_mistake_is_told_with_its_path_as_kubernetes_would() {
             "spec.volumes[1].name: Duplicate value: \"v\"",
         ),
         (
-            json!({"containers": [{"name": "c", "image": "i"}], "volumes": [{"name": "v", "emptyDir": {"medium": "HugePages"}}]}),
-            "spec.volumes[0].emptyDir.medium: Unsupported value: \"HugePages\"",
+            json!({"containers": [{"name": "c", "image": "i"}], "volumes": [{"name": "v", "emptyDir": {"medium": "Disk"}}]}),
+            "spec.volumes[0].emptyDir.medium: Unsupported value: \"Disk\"",
+        ),
+        (
+            json!({"containers": [{"name": "c", "image": "i"}], "volumes": [{"name": "v", "image": {"reference": ""}}]}),
+            "spec.volumes[0].image.reference: Required value",
+        ),
+        (
+            json!({"containers": [{"name": "c", "image": "i"}], "volumes": [{"name": "v", "image": {"reference": "i", "pullPolicy": "No"}}]}),
+            "spec.volumes[0].image.pullPolicy: Unsupported value: \"No\"",
+        ),
+        (
+            json!({"containers": [{"name": "c", "image": "i"}], "volumes": [{"name": "v", "emptyDir": {}, "hostPath": {"path": "/"}}]}),
+            "spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type",
+        ),
+        (
+            json!({"containers": [{"name": "c", "image": "i"}], "securityContext": {"fsGroup": -1}}),
+            "spec.securityContext.fsGroup: Invalid value: -1: must be between 0 and 2147483647, inclusive",
         ),
         (
             json!({"containers": [{"name": "c", "image": "i"}], "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}]}),

@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 
-use k8s_openapi::api::core::v1::{Container, PodSpec, Volume, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, PodSecurityContext, PodSpec, Volume, VolumeMount};
 
-use super::{check, distinct, one_of, resources};
+use super::{check, distinct, one_of, resources, storage};
 use crate::field::FieldError;
 use crate::names;
+use crate::quantity::Quantity;
 
 /// What `hostPath.type` may say; empty checks nothing.
 const HOST_PATH_TYPES: &[&str] =
@@ -32,18 +33,19 @@ pub(super) fn volumes<'a>(spec: &'a PodSpec, path: &str, errors: &mut Vec<FieldE
 }
 
 fn source(volume: &Volume, path: &str, errors: &mut Vec<FieldError>) {
-    if volume.empty_dir.is_some() && volume.host_path.is_some() {
-        errors.push(FieldError::forbidden(format!("{path}.hostPath"), "may not specify more than 1 volume type"));
-    }
+    one_source(volume, path, errors);
     if let Some(empty_dir) = &volume.empty_dir {
         let medium = empty_dir.medium.as_deref().unwrap_or("");
-        if !["", "Memory"].contains(&medium) {
-            errors.push(FieldError::not_supported(format!("{path}.emptyDir.medium"), medium, &["", "Memory"]));
+        let huge =
+            medium == "HugePages" || medium.strip_prefix("HugePages-").is_some_and(|s| Quantity::parse(s).is_ok());
+        if !huge && !["", "Memory"].contains(&medium) {
+            let supported = ["", "HugePages", "HugePages-2Mi", "Memory"];
+            errors.push(FieldError::not_supported(format!("{path}.emptyDir.medium"), medium, &supported));
         }
         if let Some(limit) = &empty_dir.size_limit {
             let at = format!("{path}.emptyDir.sizeLimit");
             resources::amount(&limit.0, &at, errors);
-            if medium != "Memory" && limit.0 != "0" {
+            if medium.is_empty() && limit.0 != "0" {
                 errors.push(FieldError::forbidden(
                     at,
                     "podd enforces a size limit only for the medium Memory as yet; remove it or set `medium: Memory`",
@@ -51,19 +53,66 @@ fn source(volume: &Volume, path: &str, errors: &mut Vec<FieldError>) {
             }
         }
     }
-    if let Some(host_path) = &volume.host_path {
-        let at = format!("{path}.hostPath.path");
-        if host_path.path.is_empty() {
-            errors.push(FieldError::required(at, ""));
-        } else if !host_path.path.starts_with('/') {
-            errors.push(FieldError::invalid(at, host_path.path.clone(), "must be an absolute path"));
-        } else if host_path.path.split('/').any(|part| part == "..") {
-            errors.push(FieldError::invalid(at, host_path.path.clone(), "must not contain '..'"));
+    if let Some(source) = &volume.host_path {
+        host_path(&source.path, source.type_.as_deref(), &format!("{path}.hostPath"), errors);
+    }
+    if let Some(source) = &volume.persistent_volume_claim
+        && source.claim_name.is_empty()
+    {
+        errors.push(FieldError::required(format!("{path}.persistentVolumeClaim.claimName"), ""));
+    }
+    if let Some(source) = &volume.ephemeral {
+        let at = format!("{path}.ephemeral.volumeClaimTemplate");
+        match &source.volume_claim_template {
+            None => errors.push(FieldError::required(at, "")),
+            Some(template) => storage::claim_spec(&template.spec, &format!("{at}.spec"), errors),
         }
-        let kind = host_path.type_.as_deref().unwrap_or("");
-        if !kind.is_empty() {
-            one_of(kind, HOST_PATH_TYPES, &format!("{path}.hostPath.type"), errors);
+    }
+    if let Some(source) = &volume.image {
+        let at = format!("{path}.image");
+        if source.reference.as_deref().unwrap_or_default().is_empty() {
+            errors.push(FieldError::required(format!("{at}.reference"), ""));
         }
+        if let Some(policy) = &source.pull_policy {
+            one_of(policy, &["Always", "IfNotPresent", "Never"], &format!("{at}.pullPolicy"), errors);
+        }
+    }
+}
+
+/// A volume is of one type.
+fn one_source(volume: &Volume, path: &str, errors: &mut Vec<FieldError>) {
+    let all = serde_json::to_value(volume).unwrap_or_default();
+    let mut sources = all.as_object().into_iter().flatten().map(|(name, _)| name).filter(|name| *name != "name");
+    sources.next();
+    for name in sources {
+        errors.push(FieldError::forbidden(format!("{path}.{name}"), "may not specify more than 1 volume type"));
+    }
+}
+
+/// A path of the node, of a volume or a persistent volume.
+pub(super) fn host_path(value: &str, kind: Option<&str>, path: &str, errors: &mut Vec<FieldError>) {
+    let at = format!("{path}.path");
+    if value.is_empty() {
+        errors.push(FieldError::required(at, ""));
+    } else if !value.starts_with('/') {
+        errors.push(FieldError::invalid(at, value, "must be an absolute path"));
+    } else if value.split('/').any(|part| part == "..") {
+        errors.push(FieldError::invalid(at, value, "must not contain '..'"));
+    }
+    let kind = kind.unwrap_or("");
+    if !kind.is_empty() {
+        one_of(kind, HOST_PATH_TYPES, &format!("{path}.type"), errors);
+    }
+}
+
+/// Who gets the files of volumes.
+pub(super) fn group(security: &PodSecurityContext, path: &str, errors: &mut Vec<FieldError>) {
+    if let Some(group) = security.fs_group.filter(|group| !(0..=i64::from(i32::MAX)).contains(group)) {
+        let range = "must be between 0 and 2147483647, inclusive";
+        errors.push(FieldError::invalid(format!("{path}.fsGroup"), group, range));
+    }
+    if let Some(policy) = &security.fs_group_change_policy {
+        one_of(policy, &["Always", "OnRootMismatch"], &format!("{path}.fsGroupChangePolicy"), errors);
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::storage;
 use super::table::{age, plain};
 use crate::kinds::Kind;
 
@@ -26,6 +27,18 @@ pub(crate) fn describe(kind: &Kind, object: &Value, events: &[Value], now: Times
             out.map("Labels", &meta["labels"]);
             out.field("Type", &text(&object["type"]));
             out.sizes("Data", &object["data"]);
+        }
+        "PersistentVolumeClaim" => {
+            out.field("StorageClass", &text(&object["spec"]["storageClassName"]));
+            out.field("Status", &storage::status(object));
+            out.field("Volume", &text(&object["spec"]["volumeName"]));
+            out.map("Labels", &meta["labels"]);
+            out.map("Annotations", &meta["annotations"]);
+            let finalizers: Vec<String> = meta["finalizers"].as_array().into_iter().flatten().map(text).collect();
+            out.field("Finalizers", &format!("[{}]", finalizers.join(" ")));
+            out.field("Capacity", &text(&object["status"]["capacity"]["storage"]));
+            out.field("Access Modes", &storage::modes(&object["status"]["accessModes"]));
+            out.field("VolumeMode", &text(&object["spec"]["volumeMode"]));
         }
         _ => {
             out.map("Labels", &meta["labels"]);

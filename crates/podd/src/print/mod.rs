@@ -3,6 +3,7 @@
 mod describe;
 pub(crate) mod jsonpath;
 mod pod;
+mod storage;
 mod table;
 
 use std::io::Write as _;

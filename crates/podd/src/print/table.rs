@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::pod;
+use super::{pod, storage};
 use crate::kinds::Kind;
 
 /// Which columns a table has.
@@ -18,7 +18,7 @@ pub(crate) struct Columns {
 }
 
 /// A column: its title, and its text for an object.
-type Column = (&'static str, fn(&Value, Timestamp) -> String);
+pub(super) type Column = (&'static str, fn(&Value, Timestamp) -> String);
 
 const POD: &[Column] = &[("READY", pod::ready), ("STATUS", pod::status), ("RESTARTS", pod::restarts), ("AGE", created)];
 const POD_WIDE: &[Column] =
@@ -72,6 +72,9 @@ fn columns_of(kind: &str) -> (&'static [Column], &'static [Column]) {
         "PriorityClass" => (PRIORITY_CLASS, &[]),
         "RuntimeClass" => (RUNTIME_CLASS, &[]),
         "Event" => (EVENT, &[]),
+        "PersistentVolumeClaim" => (storage::CLAIM, storage::CLAIM_WIDE),
+        "PersistentVolume" => (storage::VOLUME, storage::VOLUME_WIDE),
+        "StorageClass" => (storage::CLASS, &[]),
         _ => (&[("AGE", created)], &[]),
     }
 }
@@ -99,10 +102,11 @@ pub(crate) fn rows(kind: &Kind, objects: &[Value], columns: &Columns, header: bo
     for object in objects {
         let meta = &object["metadata"];
         let name = meta["name"].as_str().unwrap_or("");
+        let name = if kind.kind == "StorageClass" { storage::name(object) } else { name.to_owned() };
         let mut row = Vec::new();
         row.extend(columns.namespace.then(|| or_none(&meta["namespace"])));
         row.extend(
-            named.then(|| if columns.kind_prefix { format!("{}/{name}", kind.singular()) } else { name.to_owned() }),
+            named.then(|| if columns.kind_prefix { format!("{}/{name}", kind.singular()) } else { name.clone() }),
         );
         row.extend(shown.iter().map(|(_, text)| text(object, columns.now)));
         row.extend(columns.labels.then(|| labels(&meta["labels"])));
@@ -176,7 +180,7 @@ pub(crate) fn age(since: Option<&str>, now: Timestamp) -> String {
     }
 }
 
-fn created(object: &Value, now: Timestamp) -> String {
+pub(super) fn created(object: &Value, now: Timestamp) -> String {
     age(object["metadata"]["creationTimestamp"].as_str(), now)
 }
 
@@ -199,7 +203,7 @@ fn labels(labels: &Value) -> String {
     if pairs.is_empty() { "<none>".into() } else { pairs.join(",") }
 }
 
-fn or_none(value: &Value) -> String {
+pub(super) fn or_none(value: &Value) -> String {
     value.as_str().filter(|text| !text.is_empty()).unwrap_or("<none>").into()
 }
 

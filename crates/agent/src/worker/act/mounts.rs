@@ -5,7 +5,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, ImageVolumeSource, Pod, VolumeMount};
 use podd_core::pod::{Failure, mounts_recursively_read_only};
 use podd_cri::v1;
 
@@ -38,6 +38,10 @@ pub(super) async fn mounts(
 ) -> Result<Vec<v1::Mount>, Failure> {
     let mut mounts = Vec::new();
     for (index, wanted) in container.volume_mounts.iter().flatten().enumerate() {
+        if let Some(image) = image_of(pod, &wanted.name) {
+            mounts.push(of_image(wanted, image, sources)?);
+            continue;
+        }
         let (mount, sub_path) = plan(container, wanted, sources)?;
         let host_path = match sub_path {
             None => mount.host_path,
@@ -88,6 +92,24 @@ fn plan(
         ..Default::default()
     };
     Ok((mount, sub_path))
+}
+
+/// The image of an image volume.
+fn image_of<'a>(pod: &'a Pod, volume: &str) -> Option<&'a ImageVolumeSource> {
+    let mut volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes.find(|found| found.name == volume)?.image.as_ref()
+}
+
+/// The mount of an image volume: the runtime shows what is in the image, or a path of it, read-only.
+fn of_image(wanted: &VolumeMount, image: &ImageVolumeSource, sources: &Sources<'_>) -> Result<v1::Mount, Failure> {
+    let reference = image.reference.clone().unwrap_or_default();
+    Ok(v1::Mount {
+        container_path: text(&Path::new("/").join(&wanted.mount_path)),
+        readonly: true,
+        image: Some(v1::ImageSpec { image: reference.clone(), user_specified_image: reference, ..Default::default() }),
+        image_sub_path: sub_path(wanted, sources.environment)?.unwrap_or_default(),
+        ..Default::default()
+    })
 }
 
 fn propagation(wanted: &VolumeMount) -> v1::MountPropagation {
