@@ -39,7 +39,7 @@ pub(super) const POD: &[(&str, Verdict)] = &[
     ("spec.initContainers", Honoured("apply::init_containers_run_first_and_in_order")),
     ("spec.nodeName", Honoured("network::a_pod_resolves_names_as_its_node_and_knows_its_own")),
     ("spec.nodeSelector.*", NoEffect(ONE_NODE)),
-    ("spec.os.name", Honoured("isolation::a_pod_of_another_operating_system_fails")),
+    ("spec.os.*", Honoured("isolation::a_pod_of_another_operating_system_fails")),
     ("spec.overhead.*", Honoured("classes::a_runtime_class_names_the_handler_and_its_overhead_is_the_pods")),
     ("spec.preemptionPolicy", Honoured("classes::a_pod_has_the_priority_of_its_class")),
     ("spec.priority", Honoured("classes::a_pod_has_the_priority_of_its_class")),
