@@ -40,6 +40,7 @@ use tokio::task::JoinHandle;
 
 pub use check::{Objection, check};
 pub use config::{Clock, Config, Error, KubeletTransport};
+pub use selector::selects;
 
 use query::{FieldValidation, WriteOptions};
 use server::Server;

@@ -1,6 +1,7 @@
 //! Label and field selectors.
 
 use podd_core::names;
+use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::kinds::Kind;
@@ -44,6 +45,17 @@ impl Selector {
         self.labels.iter().all(|r| r.matches(object.label(&r.key)))
             && self.fields.iter().all(|(field, value, equal)| (object.field(field) == Some(value)) == *equal)
     }
+}
+
+/// Whether a label selector selects an object: what `labelSelector` does in a list, for objects that are in no store.
+///
+/// # Errors
+/// What is wrong with the selector.
+pub fn selects(selector: &str, object: &Value) -> Result<bool, String> {
+    let requirements = parse_labels(selector)
+        .map_err(|failure| failure.status()["message"].as_str().unwrap_or_default().to_owned())?;
+    let labels = &object["metadata"]["labels"];
+    Ok(requirements.iter().all(|requirement| requirement.matches(labels[&requirement.key].as_str())))
 }
 
 impl Requirement {

@@ -27,6 +27,18 @@ pub(crate) struct Apply {
     /// Take over fields that another manager owns
     #[arg(long)]
     pub(crate) force_conflicts: bool,
+    /// Delete and make anew what cannot be changed otherwise (no claims, volumes or namespaces)
+    #[arg(long)]
+    pub(crate) replace: bool,
+    /// Delete what was applied before and the files don't name any more; says which with -l or --applyset
+    #[arg(long)]
+    pub(crate) prune: bool,
+    /// Only the objects of the files with these labels; with --prune also: only such objects are deleted
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    pub(crate) selector: Option<String>,
+    /// The apply-set that the objects are (KEP-3659): NAME or secret/NAME, or configmap/NAME; with --prune
+    #[arg(long, value_name = "NAME", conflicts_with = "selector")]
+    pub(crate) applyset: Option<String>,
     /// Output format
     #[arg(short = 'o', long, value_enum)]
     pub(crate) output: Option<Output>,
