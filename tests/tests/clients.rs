@@ -121,6 +121,42 @@ async fn kube_rs_runs_a_pod_from_its_creation_to_its_end() -> anyhow::Result<()>
         Ok(())
     })
     .await?;
+    // A port that nobody listens on is told of; one that somebody does carries bytes both ways.
+    within("ports are forwarded", async {
+        let command = ["sh", "-c", "nc -ll -p 8080 -e cat >/dev/null 2>&1 &"];
+        let parameters = AttachParams::default().container("main").stderr(false);
+        let mut listening = pods.exec("a", command, &parameters).await?;
+        let status = listening.take_status().expect("not taken yet").await.expect("a command has an end");
+        assert_eq!(status.status.as_deref(), Some("Success"));
+        loop {
+            let mut ports = pods.portforward("a", &[8080, 9]).await?;
+            let closed = ports.take_error(9).expect("asked for").await.expect("nobody listens there");
+            assert!(closed.contains("error forwarding port 9 to pod") && closed.contains("refused"), "{closed}");
+            let mut open = ports.take_stream(8080).expect("asked for");
+            open.write_all(b"through").await?;
+            let mut heard = [0; 7];
+            // The listener may still be on its way.
+            if open.read_exact(&mut heard).await.is_ok() {
+                assert_eq!(&heard, b"through");
+                return Ok(());
+            }
+        }
+    })
+    .await?;
+    // What the first process says is heard as it says it.
+    within("the container is attached to", async {
+        let parameters = AttachParams::default().container("main");
+        let mut process = pods.attach("a", &parameters).await?;
+        let mut stdout = process.stdout().expect("by default");
+        let command = ["sh", "-c", "echo from beside >/proc/1/fd/1"];
+        let mut beside = pods.exec("a", command, &parameters).await?;
+        beside.take_status().expect("not taken yet").await;
+        let mut heard = [0; 12];
+        stdout.read_exact(&mut heard).await?;
+        assert_eq!(&heard, b"from beside\n");
+        Ok(())
+    })
+    .await?;
     let nodes: Vec<KubeNode> = Api::<KubeNode>::all(client.clone()).list(&ListParams::default()).await?.items;
     assert_eq!(pods.get("a").await?.spec.and_then(|spec| spec.node_name), Some(nodes[0].name_any()));
     // Events are written beside the pod's way, and come when they come.

@@ -58,8 +58,13 @@ fn load(node: &Node) -> Output {
 }
 
 const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  \
-                   - name: main\n    image: busybox:test\n    command: [sh, -c, \"echo hello; trap 'exit 0' TERM; while \
-                   true; do sleep 0.1; done\"]\n";
+                   - name: main\n    image: busybox:test\n    command: [sh, -c, \"echo hello; trap 'exit 0' TERM; nc -ll -p 8080 \
+                   -e sh -c 'cat; echo all said' & while true; do sleep 0.1; done\"]\n";
+
+/// It reads a word from whoever is attached, and ends.
+const TALKER: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: b}\nspec:\n  restartPolicy: Never\n  containers:\n  \
+                      - name: main\n    image: busybox:test\n    stdin: true\n    stdinOnce: true\n    command: [sh, -c, \
+                      \"read word; echo got $word\"]\n";
 
 #[test]
 fn three_planes_are_three_processes() {
@@ -76,6 +81,19 @@ fn three_planes_are_three_processes() {
     });
     let ran = node.podd(&["exec", "a", "--", "sh", "-c", "echo in; exit 4"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (4, "in\n"), "{}", ran.stderr);
+    // Attach and port forwarding go from process to process, too.
+    node.apply_and_wait(TALKER);
+    let line = format!("echo typed | {} attach -iq b", text(&program()));
+    assert_eq!(node.enter(&["timeout", "30", "sh", "-c", &line]).ok(), "got typed\n");
+    let mut command = node.command(program());
+    let child = command.args(["port-forward", "a", "18080:8080"]).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+    let forward = Plane(child.expect("podd runs"));
+    wait_for(SOON, "the pod's port answers", || {
+        let heard = node.enter(&["sh", "-c", "echo hello | socat -t 30 - TCP:127.0.0.1:18080"]).stdout;
+        if heard == "hello\nall said\n" { Ok(()) } else { Err(heard) }
+    });
+    drop(forward);
+    assert_eq!(node.podd(&["delete", "pod", "b"]).ok(), "pod \"b\" deleted\n");
     assert_eq!(node.podd(&["delete", "-f", &file]).ok(), "pod \"a\" deleted\n");
     assert!(node.podd(&["get", "pod", "a"]).refused().contains("not found"));
     agent.end();

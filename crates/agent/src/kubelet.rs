@@ -1,20 +1,24 @@
-//! The kubelet's HTTP interface, as the API server (or kubectl's `--raw`) asks for it: pods, logs and exec. It is a router:
-//! who listens where is the composition root's choice.
+//! The kubelet's HTTP interface, as the API server (or kubectl's `--raw`) asks for it: pods, logs, exec, attach
+//! and port forwarding. It is a router: who listens where is the composition root's choice.
 
-mod exec;
 mod logs;
+mod streams;
 
 use std::sync::Arc;
 
 use axum::{
     Json, Router,
     extract::State,
+    handler::Handler,
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{any, get},
+    routing::{MethodRouter, get},
 };
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
-use podd_cri::RuntimeService;
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
+use podd_cri::{
+    RuntimeService,
+    streaming::{channels::Failure, refuse},
+};
 use serde_json::json;
 
 use crate::worker::Lookup;
@@ -32,9 +36,22 @@ pub(crate) fn router(kubelet: Kubelet) -> Router {
         .route("/healthz", get(|| async { "ok" }))
         .route("/pods", get(pods))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::serve))
-        .route("/exec/{namespace}/{pod}/{container}", any(exec::serve))
-        .route("/exec/{namespace}/{pod}/{uid}/{container}", any(exec::serve_uid))
+        .route("/exec/{namespace}/{pod}/{container}", streams(streams::exec))
+        .route("/exec/{namespace}/{pod}/{uid}/{container}", streams(streams::exec))
+        .route("/attach/{namespace}/{pod}/{container}", streams(streams::attach))
+        .route("/attach/{namespace}/{pod}/{uid}/{container}", streams(streams::attach))
+        .route("/portForward/{namespace}/{pod}", streams(streams::port_forward))
+        .route("/portForward/{namespace}/{pod}/{uid}", streams(streams::port_forward))
         .with_state(kubelet)
+}
+
+/// Clients of WebSocket ask with GET, those of SPDY with POST.
+fn streams<H, T>(handler: H) -> MethodRouter<Kubelet>
+where
+    H: Handler<T, Kubelet> + Clone,
+    T: 'static,
+{
+    get(handler.clone()).post(handler)
 }
 
 async fn pods(State(kubelet): State<Kubelet>) -> Response {
@@ -42,7 +59,7 @@ async fn pods(State(kubelet): State<Kubelet>) -> Response {
     Json(json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": pods})).into_response()
 }
 
-/// A refusal, in the kubelet's words.
+/// A refusal, in the kubelet's words; the answer is a Kubernetes `Status`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Refused(pub(crate) StatusCode, pub(crate) String);
 
@@ -58,7 +75,14 @@ impl Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        (self.0, self.1).into_response()
+        let reason = match self.0 {
+            StatusCode::BAD_REQUEST => "BadRequest",
+            StatusCode::NOT_FOUND => "NotFound",
+            StatusCode::TOO_MANY_REQUESTS => "TooManyRequests",
+            StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailable",
+            _ => "InternalError",
+        };
+        refuse(&Failure { code: self.0.as_u16(), reason: reason.to_owned(), message: self.1 })
     }
 }
 
@@ -76,11 +100,11 @@ fn status_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
     lists.into_iter().flatten().flatten().find(|status| status.name == container)
 }
 
-/// Whether the pod has a container of this name.
-fn has_container(pod: &Pod, container: &str) -> bool {
-    let Some(spec) = &pod.spec else { return false };
+/// The pod's container of this name, init containers among them.
+fn container_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a Container> {
+    let spec = pod.spec.as_ref()?;
     let init = spec.init_containers.iter().flatten();
-    init.chain(&spec.containers).any(|found| found.name == container)
+    init.chain(&spec.containers).find(|found| found.name == container)
 }
 
 /// The runtime's id in `<runtime>://<id>`.

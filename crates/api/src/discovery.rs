@@ -113,6 +113,8 @@ fn subresource(kind: &Kind, sub: Subresource) -> (&'static str, &'static [&'stat
         Subresource::Status => (kind.kind, &["get", "patch", "update"]),
         Subresource::Log => (kind.kind, &["get"]),
         Subresource::Exec => ("PodExecOptions", &["create", "get"]),
+        Subresource::Attach => ("PodAttachOptions", &["create", "get"]),
+        Subresource::PortForward => ("PodPortForwardOptions", &["create", "get"]),
     }
 }
 

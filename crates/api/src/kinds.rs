@@ -78,6 +78,8 @@ pub(crate) enum Subresource {
     Status,
     Log,
     Exec,
+    Attach,
+    PortForward,
 }
 
 impl Subresource {
@@ -86,6 +88,8 @@ impl Subresource {
             Self::Status => "status",
             Self::Log => "log",
             Self::Exec => "exec",
+            Self::Attach => "attach",
+            Self::PortForward => "portforward",
         }
     }
 }
@@ -180,7 +184,13 @@ pub(crate) static KINDS: &[Kind] = &[
         kind: "Pod",
         short_names: &["po"],
         categories: &["all"],
-        subresources: &[Subresource::Status, Subresource::Log, Subresource::Exec],
+        subresources: &[
+            Subresource::Status,
+            Subresource::Log,
+            Subresource::Exec,
+            Subresource::Attach,
+            Subresource::PortForward,
+        ],
         schema: &apply::POD,
         fields: &[
             ("spec.nodeName", "/spec/nodeName"),

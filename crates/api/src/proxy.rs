@@ -1,4 +1,4 @@
-//! Logs and exec of pods: which container is meant is decided here, the rest is the kubelet's.
+//! Logs, exec, attach and port forwarding of pods: which container is meant is decided here, the rest is the kubelet's.
 
 use axum::extract::Request;
 use axum::response::Response;
@@ -16,9 +16,6 @@ use crate::query::Query;
 use crate::server::Server;
 use crate::target::Target;
 
-/// The container that is meant when a request names none.
-const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
-
 /// What a kubelet understands of the options of a log; the numbers are checked here.
 const LOG_OPTIONS: [(&str, bool); 8] = [
     ("follow", false),
@@ -31,8 +28,9 @@ const LOG_OPTIONS: [(&str, bool); 8] = [
     ("limitBytes", true),
 ];
 
-/// The options of exec, and the kubelet's names for them.
-const EXEC_OPTIONS: [(&str, &str); 4] = [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")];
+/// The options of exec and attach, and the kubelet's names for them.
+const STREAM_OPTIONS: [(&str, &str); 4] =
+    [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")];
 
 /// `GET …/pods/NAME/log`.
 pub(crate) async fn log(
@@ -67,7 +65,7 @@ pub(crate) async fn log(
         return Err(Failure::invalid_as("PodLogOptions", "", pod_name(target), &errors));
     }
     let container = container(server, target, query)?;
-    forward(server, request, "containerLogs", target, &container, &options).await
+    forward(server, request, "containerLogs", target, Some(&container), &options).await
 }
 
 /// `GET` and `POST …/pods/NAME/exec`.
@@ -77,28 +75,73 @@ pub(crate) async fn exec(
     query: &Query,
     request: Request,
 ) -> Result<Response, Failure> {
-    if !matches!(*request.method(), Method::GET | Method::POST) {
-        return Err(Failure::method_not_allowed());
-    }
-    let on = EXEC_OPTIONS.iter().filter(|(name, _)| query.flag(name));
-    let mut options: Vec<(&str, &str)> = on.map(|(_, kubelets)| (*kubelets, "1")).collect();
-    if !options.iter().any(|(name, _)| *name != "tty") {
-        return Err(Failure::bad_request("you must specify at least one of stdin, stdout, stderr"));
-    }
+    let mut options = streams(&request, query)?;
     options.extend(query.all().filter(|(name, _)| *name == "command"));
     if query.get("command").is_none() {
         return Err(Failure::bad_request("you must specify at least one command"));
     }
     let container = container(server, target, query)?;
-    forward(server, request, "exec", target, &container, &options).await
+    forward(server, request, "exec", target, Some(&container), &options).await
+}
+
+/// `GET` and `POST …/pods/NAME/attach`.
+pub(crate) async fn attach(
+    server: &Server,
+    target: &Target,
+    query: &Query,
+    request: Request,
+) -> Result<Response, Failure> {
+    let options = streams(&request, query)?;
+    let container = container(server, target, query)?;
+    forward(server, request, "attach", target, Some(&container), &options).await
+}
+
+/// `GET` and `POST …/pods/NAME/portforward`. Ports are asked for here only by clients that speak the channels of
+/// WebSocket; the others name them stream by stream.
+pub(crate) async fn port_forward(
+    server: &Server,
+    target: &Target,
+    query: &Query,
+    request: Request,
+) -> Result<Response, Failure> {
+    check_method(&request)?;
+    let mut options = Vec::new();
+    let values = query.all().filter(|(name, _)| *name == "ports");
+    for port in values.flat_map(|(_, value)| value.split(',')) {
+        if !port.parse::<u16>().is_ok_and(|number| number > 0) {
+            let error = FieldError::invalid("ports", port, "must be between 1 and 65535");
+            return Err(Failure::invalid_as("PodPortForwardOptions", "", pod_name(target), &[error]));
+        }
+        options.push(("port", port));
+    }
+    pod_here(server, target)?;
+    forward(server, request, "portForward", target, None, &options).await
+}
+
+fn check_method(request: &Request) -> Result<(), Failure> {
+    match *request.method() {
+        Method::GET | Method::POST => Ok(()),
+        _ => Err(Failure::method_not_allowed()),
+    }
+}
+
+/// The streams that a request asks for, under the kubelet's names.
+fn streams(request: &Request, query: &Query) -> Result<Vec<(&'static str, &'static str)>, Failure> {
+    check_method(request)?;
+    let on = STREAM_OPTIONS.iter().filter(|(name, _)| query.flag(name));
+    let options: Vec<(&str, &str)> = on.map(|(_, kubelets)| (*kubelets, "1")).collect();
+    if !options.iter().any(|(name, _)| *name != "tty") {
+        return Err(Failure::bad_request("you must specify at least one of stdin, stdout, stderr"));
+    }
+    Ok(options)
 }
 
 fn pod_name(target: &Target) -> &str {
     target.name.as_deref().unwrap_or_default()
 }
 
-/// The container that a request names or means; the pod must be on this node.
-fn container(server: &Server, target: &Target, query: &Query) -> Result<String, Failure> {
+/// The pod, which must be on this node.
+fn pod_here(server: &Server, target: &Target) -> Result<Value, Failure> {
     let pod = server.object(target)?.value();
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     let name = pod_name(target);
@@ -108,17 +151,17 @@ fn container(server: &Server, target: &Target, query: &Query) -> Result<String, 
     if node != server.node_name {
         return Err(Failure::unavailable(format!("the node {node:?} of pod {name} is not this one")));
     }
-    choose(&pod, name, query.text("container"))
+    Ok(pod)
+}
+
+/// The container that a request names, or the only one.
+fn container(server: &Server, target: &Target, query: &Query) -> Result<String, Failure> {
+    choose(&pod_here(server, target)?, pod_name(target), query.text("container"))
 }
 
 fn choose(pod: &Value, name: &str, asked: &str) -> Result<String, Failure> {
     let containers = names(pod, "containers");
     let others = [names(pod, "initContainers"), names(pod, "ephemeralContainers")];
-    let asked = if asked.is_empty() {
-        pod["metadata"]["annotations"][DEFAULT_CONTAINER].as_str().unwrap_or_default()
-    } else {
-        asked
-    };
     if asked.is_empty() {
         return match containers.as_slice() {
             [one] => Ok((*one).to_owned()),
@@ -144,13 +187,13 @@ fn names<'a>(pod: &'a Value, list: &str) -> Vec<&'a str> {
     containers.filter_map(|container| container["name"].as_str()).collect()
 }
 
-/// Passes a request on to the kubelet's `/VERB/NAMESPACE/POD/CONTAINER`, an upgrade included.
+/// Passes a request on to the kubelet's `/VERB/NAMESPACE/POD[/CONTAINER]`, an upgrade included.
 async fn forward(
     server: &Server,
     request: Request,
     verb: &str,
     target: &Target,
-    container: &str,
+    container: Option<&str>,
     options: &[(&str, &str)],
 ) -> Result<Response, Failure> {
     let kubelet = server
@@ -158,7 +201,7 @@ async fn forward(
         .ok_or_else(|| Failure::unavailable("the node's agent is not connected yet; try again in a moment"))?;
     let namespace = target.namespace.as_deref().unwrap_or_default();
     let mut path = format!("/{verb}");
-    for part in [namespace, pod_name(target), container] {
+    for part in [namespace, pod_name(target)].into_iter().chain(container) {
         path.push('/');
         encode(part, &mut path);
     }
@@ -213,7 +256,9 @@ mod tests {
         let wrong = choose(&one, "p", "x").unwrap_err();
         assert_eq!(wrong.message(), "container x is not valid for pod p");
 
-        let mut two = json!({"spec": {
+        // Which one an annotation makes the default is the client's business.
+        let annotations = json!({"kubectl.kubernetes.io/default-container": "b"});
+        let two = json!({"metadata": {"annotations": annotations}, "spec": {
             "containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}],
         }});
         let unclear = choose(&two, "p", "").unwrap_err();
@@ -222,8 +267,6 @@ mod tests {
             "a container name must be specified for pod p, choose one of: [a b] \
              or one of the init containers: [i]"
         );
-        two["metadata"]["annotations"][DEFAULT_CONTAINER] = "b".into();
-        assert_eq!(choose(&two, "p", "").unwrap(), "b");
     }
 
     #[test]

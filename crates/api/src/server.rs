@@ -112,6 +112,8 @@ impl Server {
         match target.subresource {
             Some(Subresource::Log) => return proxy::log(&self, &target, &query, request).await,
             Some(Subresource::Exec) => return proxy::exec(&self, &target, &query, request).await,
+            Some(Subresource::Attach) => return proxy::attach(&self, &target, &query, request).await,
+            Some(Subresource::PortForward) => return proxy::port_forward(&self, &target, &query, request).await,
             Some(Subresource::Status) | None => {}
         }
         check_accept(request.headers())?;

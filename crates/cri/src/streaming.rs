@@ -25,7 +25,8 @@ use tokio::sync::watch;
 use tonic::Status;
 
 pub use self::proxy::{Target, TargetError, proxy, proxy_over};
-pub use self::server::{Options, Server};
+pub use self::server::{Options, Server, refuse};
+pub use self::spdy::{ask_for_forwarding, join_port};
 use channels::Size;
 
 /// Bytes from the client. Ends when the client ends its stdin, or goes away.

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use podd_cri::v1;
 use serde::Deserialize;
 
-use super::{Kubelet, Refused, has_container, runtime_id, status_of};
+use super::{Kubelet, Refused, container_of, runtime_id, status_of};
 use crate::logs::{Selection, follow};
 
 /// The options, as `kubectl logs` and the API server name them.
@@ -114,7 +114,7 @@ fn is_set(value: Option<&str>) -> bool {
 /// The runtime's id of the instance whose log is meant (the kubelet's `validateContainerLogStatus`).
 fn instance(pod: &Pod, container: &str, previous: bool) -> Result<String, Refused> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
-    if !has_container(pod, container) {
+    if container_of(pod, container).is_none() {
         return Err(Refused::bad_request(format!("container {container} is not valid for pod {name}")));
     }
     let Some(status) = status_of(pod, container) else {

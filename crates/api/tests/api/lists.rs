@@ -224,8 +224,10 @@ async fn discovery_tells_every_kind_in_both_forms() {
         "persistentvolumes",
         "persistentvolumes/status",
         "pods",
+        "pods/attach",
         "pods/exec",
         "pods/log",
+        "pods/portforward",
         "pods/status",
         "secrets",
     ];
@@ -237,6 +239,11 @@ async fn discovery_tells_every_kind_in_both_forms() {
         assert_eq!(listed["kind"], format!("{}List", resource.kind));
         let within = served.get(&format!("{NAMESPACES}/default/{}", resource.name)).await.code;
         assert_eq!(within, if resource.namespaced { 200 } else { 404 }, "{}", resource.name);
+    }
+    for stream in ["pods/attach", "pods/exec", "pods/portforward"] {
+        let verbs =
+            list.resources.iter().find(|resource| resource.name == stream).map(|resource| resource.verbs.join(" "));
+        assert_eq!(verbs.as_deref(), Some("create get"), "{stream}");
     }
     let pods = list.resources.iter().find(|resource| resource.name == "pods").expect("pods");
     assert_eq!(pods.short_names.as_deref(), Some(&["po".to_owned()][..]));
@@ -255,7 +262,7 @@ async fn discovery_tells_every_kind_in_both_forms() {
         let (_, pod) = core.recommended_kind("Pod").expect("pods");
         let mut parts: Vec<&str> = pod.subresources.iter().map(|(of, _)| of.plural.as_str()).collect();
         parts.sort_unstable();
-        assert_eq!(parts.len(), 3, "{parts:?}");
+        assert_eq!(parts.len(), 5, "{parts:?}");
         assert!(pod.supports_operation("deletecollection"));
     }
     for missing in ["/api/v2", "/apis/apps", "/apis/apps/v1", "/nonsense", "/api/v1/deployments"] {

@@ -9,9 +9,9 @@ use axum::body::{Body, Bytes};
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{OriginalUri, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use futures::StreamExt as _;
-use http::Request;
+use http::{Method, Request};
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
@@ -32,7 +32,14 @@ fn kubelet(more: Arc<Notify>) -> Router {
         .route("/containerLogs/default/slow/c", get(slow_log))
         .route("/containerLogs/default/broken/c", get(|| async { (http::StatusCode::IM_A_TEAPOT, "no tea") }))
         .route("/exec/default/a/c", get(exec))
+        .route("/attach/default/a/c", any(told))
+        .route("/portForward/default/a", any(told))
         .with_state(more)
+}
+
+/// What was asked for.
+async fn told(method: Method, OriginalUri(uri): OriginalUri) -> String {
+    format!("{method} {uri}")
 }
 
 /// A first line at once, a second one when the test says so.
@@ -211,6 +218,23 @@ async fn an_upgrade_is_answered_with_the_kubelets_protocol_and_a_refusal_with_a_
 }
 
 #[tokio::test]
+async fn attach_and_port_forwarding_are_asked_for_under_the_kubelets_names() {
+    let (served, _) = with_kubelet().await;
+    let table = [
+        ("attach?stdin=true&stdout=1&tty=true&stderr=false", "/attach/default/a/c?input=1&output=1&tty=1"),
+        ("attach?container=c&stderr=true", "/attach/default/a/c?error=1"),
+        ("portforward?ports=80&ports=443,8080", "/portForward/default/a?port=80&port=443&port=8080"),
+        ("portforward", "/portForward/default/a"),
+    ];
+    for (asked, told) in table {
+        for method in ["GET", "POST"] {
+            let reply = served.ask(method, &format!("{PODS}/a/{asked}"), "", "").await;
+            assert_eq!(reply.text, format!("{method} {told}"));
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_the_kubelet_refuses_is_passed_back_as_it_is() {
     let (served, _) = with_kubelet().await;
     let reply = served.get(&format!("{PODS}/broken/log")).await;
@@ -270,6 +294,16 @@ async fn what_makes_no_sense_is_refused_before_the_kubelet_is_asked() {
         ("a/log?tailLines=-1", 422),
         ("a/log?limitBytes=0", 422),
         ("a/log?sinceSeconds=1&sinceTime=2026-11-26T12%3A00%3A00Z", 422),
+        ("nobody/attach?stdout=1", 404),
+        ("two/attach?stdout=1", 400),
+        ("a/attach?container=z&stdout=1", 400),
+        ("a/attach?container=c&tty=1", 400),
+        ("elsewhere/attach?stdout=1", 503),
+        ("nobody/portforward", 404),
+        ("a/portforward?ports=0", 422),
+        ("a/portforward?ports=80,65536", 422),
+        ("a/portforward?ports=http", 422),
+        ("elsewhere/portforward?ports=80", 503),
         ("elsewhere/log", 503),
         ("elsewhere/exec?command=x&stdout=1", 503),
     ];
@@ -278,7 +312,13 @@ async fn what_makes_no_sense_is_refused_before_the_kubelet_is_asked() {
         assert_eq!(reply.refused().0, code, "{path}: {}", reply.message());
     }
     assert!(served.get(&format!("{PODS}/two/log")).await.message().contains("choose one of: [x y]"));
-    for (method, path) in [("POST", "a/log"), ("DELETE", "a/log"), ("PUT", "a/exec?command=x&stdout=1")] {
+    for (method, path) in [
+        ("POST", "a/log"),
+        ("DELETE", "a/log"),
+        ("PUT", "a/exec?command=x&stdout=1"),
+        ("DELETE", "a/attach?stdout=1"),
+        ("PATCH", "a/portforward"),
+    ] {
         let reply: Reply = served.ask(method, &format!("{PODS}/{path}"), "", "").await;
         assert_eq!(reply.refused(), (405, "MethodNotAllowed"), "{method} {path}");
     }

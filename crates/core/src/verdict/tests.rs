@@ -67,8 +67,6 @@ fn the_rest_of_the_pod_api_is_refused_by_name() {
         (json!({"readinessProbe": {"periodSeconds": 1}}), "readinessProbe"),
         (json!({"startupProbe": {"periodSeconds": 1}}), "startupProbe"),
         (json!({"lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}), "lifecycle"),
-        (json!({"stdin": true}), "stdin"),
-        (json!({"tty": true}), "tty"),
         (json!({"terminationMessagePath": "/other"}), "terminationMessagePath"),
         (json!({"terminationMessagePolicy": "FallbackToLogsOnError"}), "terminationMessagePolicy"),
         (json!({"volumeDevices": [{"name": "v", "devicePath": "/d"}]}), "volumeDevices"),

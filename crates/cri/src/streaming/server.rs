@@ -376,7 +376,8 @@ fn not_found() -> Failure {
 }
 
 /// A Kubernetes `Status` as the answer.
-pub(super) fn refuse(failure: &Failure) -> Response {
+#[must_use]
+pub fn refuse(failure: &Failure) -> Response {
     let mut response = Response::new(Body::from(failure.to_json()));
     *response.status_mut() = StatusCode::from_u16(failure.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let json = HeaderValue::from_static("application/json");

@@ -3,11 +3,12 @@
 //! The client opens the streams, each with a header that says what it is for; the server answers and uses them.
 //!
 //! ```text
-//!  commands (exec, attach)   forward (pairs of streams)
-//!        └──────────┬────────────────┘
+//!  commands (exec, attach)   forward (pairs of streams)   client (one pair, from the other side)
+//!        └──────────┬────────────────┴────────────────────────┘
 //!                 frames ── headers (zlib)
 //! ```
 
+mod client;
 mod commands;
 mod forward;
 mod frames;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::session::{Limits, touch};
 
+pub use client::{ask_for_forwarding, join_port};
 pub(super) use commands::{Protocol, run as run_command};
 pub(super) use forward::run as run_forward;
 use frames::{Frame, Reader, Say, StreamId};

@@ -55,3 +55,37 @@ pub(crate) struct Exec {
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) command: Vec<String>,
 }
+
+#[derive(Args, Debug)]
+pub(crate) struct Attach {
+    /// The pod: NAME or pod/NAME
+    pub(crate) pod: String,
+    #[command(flatten)]
+    pub(crate) namespace: Namespace,
+    /// The container, where the pod has several
+    #[arg(short = 'c', long)]
+    pub(crate) container: Option<String>,
+    /// Pass standard input on
+    #[arg(short = 'i', long)]
+    pub(crate) stdin: bool,
+    /// Standard input is a terminal, as that of the container is
+    #[arg(short = 't', long)]
+    pub(crate) tty: bool,
+    /// Print only what the container does
+    #[arg(short = 'q', long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PortForward {
+    /// The pod: NAME or pod/NAME
+    pub(crate) pod: String,
+    #[command(flatten)]
+    pub(crate) namespace: Namespace,
+    /// Ports, by number or name: PORT, LOCAL:PORT, or :PORT for any free local one
+    #[arg(required = true, value_name = "[LOCAL:]PORT")]
+    pub(crate) ports: Vec<String>,
+    /// Where to listen: addresses of this machine, or localhost
+    #[arg(long, value_delimiter = ',', default_value = "localhost")]
+    pub(crate) address: Vec<String>,
+}

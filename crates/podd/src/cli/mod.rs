@@ -11,7 +11,7 @@ mod tests;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use containers::{Exec, Logs};
+pub(crate) use containers::{Attach, Exec, Logs, PortForward};
 pub(crate) use duration::duration;
 pub(crate) use images::{Images, Load, Pull, Rmi};
 pub(crate) use node::{Agent, AgentAction, Api, Cri, NodeArgs};
@@ -51,6 +51,10 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Run a command in a container
     Exec(Exec),
+    /// Join the streams of a container's first process
+    Attach(Attach),
+    /// Make ports of a pod reachable on this machine
+    PortForward(PortForward),
     /// Wait until objects meet a condition
     Wait(Wait),
     /// Play a manifest as podman does (`podd play kube FILE`)

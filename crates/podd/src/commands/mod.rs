@@ -2,6 +2,7 @@
 
 mod agent;
 mod apply;
+mod attach;
 mod delete;
 mod describe;
 mod exec;
@@ -11,7 +12,9 @@ mod images;
 mod load;
 mod logs;
 mod play;
+mod port_forward;
 mod pull;
+mod session;
 mod version;
 mod wait;
 
@@ -54,6 +57,8 @@ pub(crate) fn run(cli: Cli, settings: Settings) -> anyhow::Result<ExitCode> {
 async fn client_command(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
     match command {
         Command::Exec(args) => return exec::run(args, &settings).await,
+        Command::Attach(args) => attach::run(args, &settings).await?,
+        Command::PortForward(args) => port_forward::run(args, &settings).await?,
         Command::Apply(args) => apply::run(args, &settings).await?,
         Command::Delete(args) => delete::run(args, &settings).await?,
         Command::Get(args) => get::run(args, &settings).await?,
@@ -132,4 +137,10 @@ fn api_error(error: kube::Error) -> anyhow::Error {
         kube::Error::Api(status) => anyhow::anyhow!("{}", status.message),
         other => anyhow::Error::new(other).context("ask the agent"),
     }
+}
+
+/// The phase of a pod that will not run again.
+fn ended(pod: &Pod) -> Option<&str> {
+    let phase = pod.status.as_ref()?.phase.as_deref()?;
+    matches!(phase, "Succeeded" | "Failed").then_some(phase)
 }

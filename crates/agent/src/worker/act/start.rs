@@ -135,6 +135,9 @@ fn config(
         labels,
         annotations: annotations(pod, container, start.restart_count),
         log_path: log_path(&container.name, start.restart_count),
+        stdin: container.stdin == Some(true),
+        stdin_once: container.stdin_once == Some(true),
+        tty: container.tty == Some(true),
         linux: Some(v1::LinuxContainerConfig {
             resources: Some(resources(pod, container, settings)),
             security_context: Some(security::of_container(

@@ -60,9 +60,10 @@ pub(in crate::streaming) enum Frame {
     Away,
 }
 
-/// What the server says.
+/// What the server says; and what the client does, which alone opens streams.
 #[derive(Debug)]
 pub(in crate::streaming) enum Say {
+    Open(StreamId, Headers),
     Reply(StreamId),
     Data(StreamId, Bytes),
     End(StreamId),
@@ -84,11 +85,18 @@ pub(in crate::streaming) struct Reader<R> {
     rest: Option<Rest>,
     /// A stream that ends before the next frame is read.
     ended: Option<StreamId>,
+    /// It is the client who reads: streams are replied to.
+    client: bool,
 }
 
 impl<R: AsyncRead + Unpin> Reader<R> {
     pub(in crate::streaming) fn new(source: R) -> Self {
-        Self { source, inflate: Inflate::new(), rest: None, ended: None }
+        Self { source, inflate: Inflate::new(), rest: None, ended: None, client: false }
+    }
+
+    /// Reads what a server says.
+    pub(in crate::streaming) fn of_client(source: R) -> Self {
+        Self { client: true, ..Self::new(source) }
     }
 
     /// The next frame that means something; `None` at the end. Not to be cancelled.
@@ -161,6 +169,13 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             kind::RST_STREAM => Some(Frame::Reset { stream: number()? }),
             kind::PING => Some(Frame::Ping(number()?)),
             kind::GOAWAY => Some(Frame::Away),
+            kind::SYN_REPLY if self.client => {
+                let stream = number()? & 0x7fff_ffff;
+                // They say nothing, but are part of the zlib stream.
+                self.inflate.read(payload)?;
+                self.ended = fin.then_some(stream);
+                None
+            }
             // A reply to nothing has headers all the same, and they are part of the zlib stream.
             kind::SYN_REPLY => return Err(invalid("a reply to a stream that the server did not begin")),
             // SETTINGS, HEADERS, WINDOW_UPDATE, CREDENTIAL: no one sends them, and they change nothing. (HEADERS has a
@@ -202,6 +217,13 @@ where
 fn encode(say: Say, deflate: &mut Deflate, into: &mut Vec<u8>) -> io::Result<()> {
     let numbers = |numbers: &[u32]| numbers.iter().flat_map(|number| number.to_be_bytes()).collect::<Vec<u8>>();
     match say {
+        Say::Open(stream, headers) => {
+            // Neither an associated stream, nor a priority or slot.
+            let mut payload = numbers(&[stream, 0]);
+            payload.extend_from_slice(&[0, 0]);
+            payload.append(&mut deflate.write(&headers)?);
+            control(into, kind::SYN_STREAM, &payload);
+        }
         Say::Reply(stream) => {
             let mut payload = numbers(&[stream]);
             payload.append(&mut deflate.write(&Headers::default())?);

@@ -76,7 +76,6 @@ impl Headers {
     }
 }
 
-#[cfg(test)]
 impl<const N: usize> From<[(&str, &str); N]> for Headers {
     fn from(pairs: [(&str, &str); N]) -> Self {
         Self(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into())

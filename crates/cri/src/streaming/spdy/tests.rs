@@ -290,3 +290,33 @@ async fn what_is_no_spdy_ends_the_connection() {
     tokio::time::timeout(SOON, client.socket.read_to_end(&mut rest)).await.unwrap().ok();
     assert!(rest.is_empty());
 }
+
+#[tokio::test]
+async fn a_port_is_joined_with_a_local_connection_whose_halves_end_apart() {
+    let node = node().await;
+    for (port, sent, told, wrong) in
+        [(7, "echoed", "echoed", None), (1, "", "sandbox", None), (9, "", "", Some("refused"))]
+    {
+        let url = node.forward(&[]);
+        let mut asked = http::HeaderMap::new();
+        super::ask_for_forwarding(&mut asked);
+        let protocol = asked[super::VERSION_HEADER].to_str().unwrap();
+        let (answer, socket) = upgrade(&url, protocol).await;
+        assert!(answer.starts_with("http/1.1 101 "), "{answer}");
+        let (local, mut program) = tokio::io::duplex(1000);
+        let joined = tokio::spawn(super::join_port(socket, port, local));
+        let talk = async {
+            program.write_all(sent.as_bytes()).await.unwrap();
+            program.shutdown().await.unwrap();
+            let mut heard = String::new();
+            program.read_to_string(&mut heard).await.unwrap();
+            assert_eq!(heard, told);
+        };
+        tokio::time::timeout(SOON, talk).await.expect("an end in time");
+        let outcome = tokio::time::timeout(SOON, joined).await.expect("an end in time").unwrap().unwrap();
+        match wrong {
+            None => assert_eq!(outcome, None),
+            Some(word) => assert!(outcome.as_ref().is_some_and(|text| text.contains(word)), "{outcome:?}"),
+        }
+    }
+}
