@@ -16,6 +16,7 @@ use kube::client::Body;
 use kube::runtime::wait::await_condition;
 use podd_cri::streaming::{ask_for_forwarding, join_port};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 use super::{api_error, pod_name};
@@ -51,6 +52,8 @@ pub(crate) async fn run(args: PortForward, settings: &Settings) -> anyhow::Resul
     let ports: Vec<Ports> = args.ports.iter().map(|text| read(text, &pod)).collect::<anyhow::Result<_>>()?;
     let addresses: Vec<Vec<IpAddr>> = args.address.iter().map(|text| address(text)).collect::<anyhow::Result<_>>()?;
     let way = Way { client, path: format!("/api/v1/namespaces/{namespace}/pods/{name}/portforward") };
+    // Before the first line is printed: whoever reads it may interrupt at once.
+    let mut interrupt = signal(SignalKind::interrupt()).context("wait for an interrupt")?;
     let mut tasks = JoinSet::new();
     for mut ports in ports {
         for addresses in &addresses {
@@ -65,7 +68,7 @@ pub(crate) async fn run(args: PortForward, settings: &Settings) -> anyhow::Resul
     let over = move |now: Option<&Pod>| now.is_none_or(|now| now.metadata.uid != uid || super::ended(now).is_some());
     tokio::select! {
         // The listeners and their connections go with this command.
-        interrupted = tokio::signal::ctrl_c() => interrupted.context("wait for an interrupt"),
+        _ = interrupt.recv() => Ok(()),
         outcome = await_condition(pods, name, over) => {
             outcome.context("watch the pod")?;
             anyhow::bail!("lost connection to pod")
