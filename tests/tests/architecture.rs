@@ -16,12 +16,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("podd-net", &["podd-sys"]),
     ("podd-cni", &[]),
     ("podd-cri", &[]),
+    ("podd-dns", &[]),
     ("podd-nri", &[]),
     ("podd-shim", &["podd-sys"]),
     (
         "podd-runtime",
         &[
             "podd-cri",
+            "podd-dns",
             "podd-image",
             "podd-cni",
             "podd-manifest",
@@ -33,7 +35,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("podd-api", &["podd-core", "podd-cri", "podd-manifest"]),
-    ("podd-agent", &["podd-core", "podd-cri", "podd-cgroup", "podd-sys", "podd-manifest"]),
+    ("podd-agent", &["podd-core", "podd-cri", "podd-cgroup", "podd-dns", "podd-sys", "podd-manifest"]),
     (
         "podd",
         &[
@@ -42,6 +44,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "podd-cgroup",
             "podd-core",
             "podd-cri",
+            "podd-dns",
             "podd-image",
             "podd-manifest",
             "podd-net",
@@ -63,6 +66,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("k8s-openapi", &["podd-core", "podd-api", "podd-agent", "podd"]),
     ("kube", &["podd-agent", "podd"]),
     ("redb", &["podd-api"]),
+    ("hickory-*", &["podd-dns"]),
     ("reqwest", &["podd-image", "podd"]),
     ("granit-parser", &["podd-manifest"]),
     ("clap*", &["podd"]),
@@ -72,6 +76,7 @@ const CONFINED: &[(&str, &[&str])] = &[
         &[
             "podd-cni",
             "podd-cri",
+            "podd-dns",
             "podd-image",
             "podd-nri",
             "podd-runtime",

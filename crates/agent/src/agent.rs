@@ -25,7 +25,7 @@ use crate::{
     events::Recorder,
     housekeeping::{Keeper, Leftovers},
     kubelet::{self, Kubelet},
-    machine,
+    machine, names,
     objects::ApiObjects,
     pod_cgroups::PodCgroups,
     resources::NodeResources,
@@ -91,8 +91,37 @@ pub struct Agent {
     runtime: Arc<dyn RuntimeService>,
     resources: NodeResources,
     router: Router,
+    /// The node's own name server, where it has one.
+    names: Option<RunningNames>,
     tasks: JoinSet<()>,
     shutdown: CancellationToken,
+}
+
+/// The task that keeps the name server up, and what is needed to take the server away.
+struct RunningNames {
+    run: std::path::PathBuf,
+    group: podd_cgroup::Group,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl RunningNames {
+    /// Nobody looks after the server any more; it goes on.
+    async fn leave(&mut self) {
+        self.stop.cancel();
+        if let Err(error) = (&mut self.task).await {
+            warn!(%error, "the task of the name server");
+        }
+    }
+
+    /// Ends the server.
+    async fn end(self) {
+        names::end(&self.run).await;
+        let group = self.group;
+        if let Err(error) = blocking(move || group.remove(PATIENCE)).await {
+            warn!(%error, "remove the control group of the name server");
+        }
+    }
 }
 
 impl Agent {
@@ -117,11 +146,28 @@ impl Agent {
         let rules = Rules { sysctls: config.sysctls.clone(), apparmor: machine::has_apparmor() };
         let cgroups =
             PodCgroups::new(Hierarchy::detect(config.cgroup_root.trim_start_matches('/'))?, config.pod_pids_limit);
+        let names_group = match config.name_server.as_ref().filter(|_| config.cluster_dns.is_empty()) {
+            Some(with) => {
+                let group = Hierarchy::detect(config.cgroup_root.trim_start_matches('/'))?.group(&with.group)?;
+                Some((with.clone(), group))
+            }
+            None => None,
+        };
+        let (names, addresses) = match names_group {
+            Some((with, group)) => {
+                let (run, resolv_conf) = (config.run.clone(), config.resolv_conf.clone());
+                let (server, addresses) = names::Server::new(with, runtime.clone(), run, resolv_conf, group.clone());
+                let stop = CancellationToken::new();
+                let task = tokio::spawn(server.run(stop.clone()));
+                (Some(RunningNames { run: config.run.clone(), group, stop, task }), addresses)
+            }
+            None => (None, names::Addresses::fixed(config.cluster_dns.clone())),
+        };
         let tiers = cgroups.clone();
         blocking(move || tiers.ensure_tiers(&allocatable)).await?;
         let (recorder, writing) = Recorder::new(client.clone(), &config.node_name, shutdown.clone());
         tasks.spawn(writing);
-        let resources = NodeResources::new(&config, cgroups, Claims::new(client.clone()));
+        let resources = NodeResources::new(&config, cgroups, addresses, Claims::new(client.clone()));
         let objects = ApiObjects::new(client.clone(), config.node_name.clone());
         let controller = claims::Controller {
             client: client.clone(),
@@ -173,6 +219,7 @@ impl Agent {
             pods: dispatcher.lookup(),
             objects,
             leftovers,
+            names: names::Keeper::new(&config),
             period: config.housekeeping_period,
         };
         tasks.spawn(keeper.run(incoming, shutdown.clone()));
@@ -180,7 +227,7 @@ impl Agent {
             crate::node::run(client, config.clone(), machine, allocatable, version, runtime.clone(), shutdown.clone());
         tasks.spawn(node);
         info!(node = config.node_name, "agent started");
-        Ok(Self { dispatcher, runtime, resources, router: kubelet::router(kubelet), tasks, shutdown })
+        Ok(Self { dispatcher, runtime, resources, router: kubelet::router(kubelet), names, tasks, shutdown })
     }
 
     /// The kubelet's HTTP interface: logs and exec of this node's pods.
@@ -194,10 +241,16 @@ impl Agent {
     /// When pods were to be stopped and something of them could not be taken away.
     pub async fn stop(mut self, pods: StopPods) -> Result<(), Error> {
         let mut left = Vec::new();
+        if let Some(names) = &mut self.names {
+            names.leave().await;
+        }
         if let StopPods::Stop { grace } = pods {
             let ((), strangers) =
                 tokio::join!(self.dispatcher.stop_pods(grace), strangers::remove(&self.runtime, grace));
             left.extend(strangers.err());
+            if let Some(names) = self.names.take() {
+                names.end().await;
+            }
         }
         // They stay where a pod is in them.
         left.extend(self.resources.remove_tiers().await.err().map(|failure| failure.message));

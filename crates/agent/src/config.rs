@@ -27,6 +27,8 @@ pub struct Config {
     pub cgroup_root: String,
     /// Name servers given to pods with `dnsPolicy: ClusterFirst`; none falls back to the node's.
     pub cluster_dns: Vec<IpAddr>,
+    /// The node's own name server, for pods, where `cluster_dns` names none.
+    pub name_server: Option<crate::NameServer>,
     /// Domain of the cluster, for the pods' search list.
     pub cluster_domain: String,
     /// The host's resolver configuration, read at every sandbox creation.
@@ -71,6 +73,7 @@ impl Config {
             cgroup_mount: "/sys/fs/cgroup".into(),
             cgroup_root: "/".into(),
             cluster_dns: Vec::new(),
+            name_server: None,
             cluster_domain: "cluster.local".into(),
             resolv_conf: "/etc/resolv.conf".into(),
             hosts_file: "/etc/hosts".into(),

@@ -82,6 +82,12 @@ impl Desired {
         self.pods.values().flat_map(BTreeMap::values)
     }
 
+    /// All pods as the API has them, mirrors among them.
+    pub(crate) fn of_api(&self) -> impl Iterator<Item = &Pod> {
+        let own = self.pods.get(&Source::Api).into_iter().flat_map(BTreeMap::values);
+        own.chain(self.mirrors.values()).map(Arc::as_ref)
+    }
+
     /// What must come or go among the mirrors. Nothing is removed before `sources` have all been read once.
     pub(crate) fn mirror_actions(&self, sources: &[Source]) -> Vec<MirrorAction> {
         let statics: BTreeMap<String, &Arc<Pod>> = self

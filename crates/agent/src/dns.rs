@@ -17,20 +17,23 @@ pub(crate) struct Cluster {
     pub(crate) domain: String,
 }
 
+/// Whether the pod's resolver configuration names the cluster's servers.
+pub(crate) fn asks_cluster(pod: &Pod) -> bool {
+    let spec = pod.spec.as_ref();
+    let host_network = spec.and_then(|spec| spec.host_network).unwrap_or_default();
+    match spec.and_then(|spec| spec.dns_policy.as_deref()).unwrap_or("ClusterFirst") {
+        "ClusterFirst" => !host_network,
+        policy => policy == "ClusterFirstWithHostNet",
+    }
+}
+
 /// The resolver configuration of a pod on a node whose own is `node`.
 pub(crate) fn config(pod: &Pod, cluster: &Cluster, node: &str) -> DnsConfig {
     let spec = pod.spec.as_ref();
-    let host_network = spec.and_then(|spec| spec.host_network).unwrap_or_default();
-    let policy = spec.and_then(|spec| spec.dns_policy.as_deref()).unwrap_or("ClusterFirst");
     let of_node = parse(node);
-    let of_cluster = match policy {
-        "ClusterFirst" => !host_network,
-        "ClusterFirstWithHostNet" => true,
-        _ => false,
-    };
-    let mut config = match policy {
-        "None" => DnsConfig::default(),
-        _ if of_cluster && !cluster.servers.is_empty() => {
+    let mut config = match spec.and_then(|spec| spec.dns_policy.as_deref()) {
+        Some("None") => DnsConfig::default(),
+        _ if asks_cluster(pod) && !cluster.servers.is_empty() => {
             let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
             let domain = &cluster.domain;
             let mut searches = vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()];

@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     desired::{Command, Desired, MirrorAction},
+    names,
     objects::ApiObjects,
     resources::NodeResources,
     source::{Change, Source, uid},
@@ -32,6 +33,7 @@ pub(crate) struct Keeper {
     pub(crate) pods: Lookup,
     pub(crate) objects: ApiObjects,
     pub(crate) leftovers: Leftovers,
+    pub(crate) names: names::Keeper,
     pub(crate) period: Duration,
 }
 
@@ -53,6 +55,9 @@ impl Keeper {
                         if self.updates.send(update(command)).await.is_err() {
                             return;
                         }
+                    }
+                    if self.desired.all_synced(&[Source::Api]) {
+                        self.names.tell(self.desired.of_api());
                     }
                     self.leftovers.share_tier(&self.desired).await;
                     mirrors_at = self.keep_mirrors().await;

@@ -15,6 +15,7 @@ mod housekeeping;
 mod kubelet;
 pub mod logs;
 mod machine;
+mod names;
 mod node;
 mod objects;
 mod pod_cgroups;
@@ -28,3 +29,4 @@ pub mod worker;
 
 pub use agent::{Agent, Error, Parts, StopPods};
 pub use config::Config;
+pub use names::NameServer;

@@ -20,6 +20,7 @@ use crate::{
     claims::Claims,
     dns, hosts,
     housekeeping::LOG_MARK,
+    names::Addresses,
     pod_cgroups::PodCgroups,
     source::uid,
     users::Users,
@@ -40,7 +41,8 @@ struct Inner {
     claims: Claims,
     cgroups: PodCgroups,
     users: Users,
-    cluster: dns::Cluster,
+    addresses: Addresses,
+    domain: String,
     pods: PathBuf,
     resolv_conf: PathBuf,
     hosts_file: PathBuf,
@@ -48,13 +50,14 @@ struct Inner {
 }
 
 impl NodeResources {
-    pub(crate) fn new(config: &Config, cgroups: PodCgroups, claims: Claims) -> Self {
+    pub(crate) fn new(config: &Config, cgroups: PodCgroups, addresses: Addresses, claims: Claims) -> Self {
         Self(Arc::new(Inner {
             volumes: Volumes::new(config.pods_dir()),
             claims,
             cgroups,
             users: Users::new(config.pods_dir(), config.max_pods),
-            cluster: dns::Cluster { servers: config.cluster_dns.clone(), domain: config.cluster_domain.clone() },
+            addresses,
+            domain: config.cluster_domain.clone(),
             pods: config.pods_dir(),
             resolv_conf: config.resolv_conf.clone(),
             hosts_file: config.hosts_file.clone(),
@@ -103,7 +106,11 @@ impl PodResources for NodeResources {
     async fn prepare(&self, pod: &Pod) -> Result<Prepared, Failure> {
         let claimed = self.0.claims.of(pod).await?;
         let (inner, pod) = (self.0.clone(), pod.clone());
-        blocking(move || inner.prepare(&pod, &claimed)).await.map_err(|error| failure("FailedMount", &error))?
+        let servers = if dns::asks_cluster(&pod) { self.0.addresses.get().await } else { Vec::new() };
+        let cluster = dns::Cluster { servers, domain: self.0.domain.clone() };
+        blocking(move || inner.prepare(&pod, &claimed, &cluster))
+            .await
+            .map_err(|error| failure("FailedMount", &error))?
     }
 
     async fn hosts_file(&self, pod: &Pod, ips: &[IpAddr]) -> Result<PathBuf, Failure> {
@@ -132,7 +139,7 @@ impl PodResources for NodeResources {
 }
 
 impl Inner {
-    fn prepare(&self, pod: &Pod, claimed: &Claimed) -> Result<Prepared, Failure> {
+    fn prepare(&self, pod: &Pod, claimed: &Claimed, cluster: &dns::Cluster) -> Result<Prepared, Failure> {
         let cgroup_parent = self.cgroups.ensure(pod).map_err(|error| Failure {
             reason: "FailedCreatePodContainer".into(),
             message: format!("unable to ensure pod container exists: {}", chain(&error)),
@@ -142,11 +149,11 @@ impl Inner {
         // Without the node's file a pod has no resolver, which is no reason not to run it.
         let of_node = read_or_empty(&self.resolv_conf);
         let users = self.users(pod)?;
-        Ok(Prepared { cgroup_parent, volumes, dns: Some(dns::config(pod, &self.cluster, &of_node)), users })
+        Ok(Prepared { cgroup_parent, volumes, dns: Some(dns::config(pod, cluster, &of_node)), users })
     }
 
     fn hosts_file(&self, pod: &Pod, ips: &[IpAddr]) -> Result<PathBuf, Failure> {
-        let text = hosts::render(pod, ips, &self.cluster.domain, &read_or_empty(&self.hosts_file));
+        let text = hosts::render(pod, ips, &self.domain, &read_or_empty(&self.hosts_file));
         let path = self.pods.join(uid(pod)).join(HOSTS);
         self.write_hosts(uid(pod), &text).map_err(|error| failure("CreateContainerConfigError", &error))?;
         Ok(path)

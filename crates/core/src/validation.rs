@@ -8,6 +8,7 @@ mod class;
 mod container;
 mod lifecycle;
 mod metadata;
+mod naming;
 mod resources;
 mod security;
 mod storage;
@@ -55,9 +56,7 @@ pub fn pod_spec(spec: &PodSpec, path: &str, errors: &mut Vec<FieldError>) {
             "must be greater than or equal to 0",
         ));
     }
-    if let Some(name) = spec.hostname.as_deref().filter(|n| !n.is_empty()) {
-        check(names::dns_label(name), name, &format!("{path}.hostname"), errors);
-    }
+    naming::pod(spec, path, errors);
     security::pod(spec, path, errors);
     class::pod(spec, path, errors);
 }

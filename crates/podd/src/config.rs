@@ -135,6 +135,10 @@ struct AgentFile {
     allowed_unsafe_sysctls: Vec<String>,
     /// Where seccomp profiles of type `Localhost` lie.
     seccomp_profiles: Option<PathBuf>,
+    /// Name servers for pods, instead of podd's own.
+    cluster_dns: Vec<std::net::IpAddr>,
+    /// The domain of the pods' names.
+    cluster_domain: Option<String>,
 }
 
 /// Everything the composition root needs to know of a node.
@@ -168,6 +172,9 @@ pub(crate) struct Settings {
     /// Further names of the embedded runtime.
     pub(crate) handlers: Vec<String>,
     pub(crate) sysctls: sysctl::Allowed,
+    /// Name servers for pods; none is podd's own.
+    pub(crate) cluster_dns: Vec<std::net::IpAddr>,
+    pub(crate) cluster_domain: String,
     pub(crate) seccomp_profiles: Option<PathBuf>,
 }
 
@@ -224,6 +231,10 @@ fn settings(args: NodeArgs, file: File, host_name: &str) -> anyhow::Result<Setti
     if !cgroup_root.starts_with('/') || cgroup_root.split('/').any(|part| part == "..") {
         bail!("the cgroup root {cgroup_root:?} must be an absolute path within the hierarchy, like /{instance}");
     }
+    let cluster_domain = file.agent.cluster_domain.unwrap_or_else(|| "cluster.local".into());
+    if let Some(why) = podd_core::names::dns_subdomain(&cluster_domain) {
+        bail!("agent.cluster-domain {cluster_domain:?}: {why}");
+    }
     let sysctls = sysctl::Allowed::new(&file.agent.allowed_unsafe_sysctls);
     let sysctls = sysctls.map_err(|why| anyhow!("agent.allowed-unsafe-sysctls: {why}"))?;
     Ok(Settings {
@@ -256,6 +267,8 @@ fn settings(args: NodeArgs, file: File, host_name: &str) -> anyhow::Result<Setti
         handlers: file.runtime.handlers.into_keys().collect(),
         sysctls,
         seccomp_profiles: file.agent.seccomp_profiles,
+        cluster_dns: file.agent.cluster_dns,
+        cluster_domain,
         instance,
     })
 }

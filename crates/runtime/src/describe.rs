@@ -27,10 +27,11 @@ impl Engine {
         // There is no pause process: who wants into the pod's namespaces goes by its oldest process.
         let mut containers = self.registry.containers_in(sandbox.id());
         containers.sort_by_key(|container| container.meta.created_at);
+        let shim = sandbox.shim_if_alive().map_or(0, |shim| shim.process.pid);
         let pid = containers.iter().map(|container| container.status().pid).find(|pid| *pid != 0);
         let value = json!({
             "pid": pid.unwrap_or(0),
-            "shimPid": sandbox.shim_if_alive().map_or(0, |shim| shim.process.pid),
+            "shimPid": shim,
             "netNamespaceClosed": status.stage != SandboxStage::Ready,
             "runtimeHandler": meta.runtime_handler,
             "runtimeType": RUNTIME,
@@ -57,7 +58,7 @@ impl Engine {
                 "annotations": meta.annotations,
                 "linux": {
                     "cgroupsPath": rooted(&meta.cgroup_parent),
-                    "namespaces": namespaces(&meta.namespaces),
+                    "namespaces": namespaces(&meta.namespaces, shim),
                     "sysctl": meta.sysctls,
                 },
             },
@@ -174,8 +175,8 @@ fn resources(resources: &Resources) -> Value {
     Value::Object(set.collect())
 }
 
-/// The namespaces that the pod has of its own, in OCI's words.
-fn namespaces(modes: &Namespaces) -> Vec<Value> {
+/// The namespaces that the pod has of its own, in OCI's words, with where they can be entered: the shim holds them open.
+fn namespaces(modes: &Namespaces, shim: u32) -> Vec<Value> {
     let network = modes.network == NamespaceMode::Pod;
     [
         ("network", network),
@@ -185,6 +186,18 @@ fn namespaces(modes: &Namespaces) -> Vec<Value> {
     ]
     .into_iter()
     .filter(|(_, own)| *own)
-    .map(|(kind, _)| json!({ "type": kind }))
+    .map(|(kind, _)| match namespace_path(shim, kind) {
+        Some(path) => json!({ "type": kind, "path": path }),
+        None => json!({ "type": kind }),
+    })
     .collect()
+}
+
+/// The descriptor by which a shim holds a namespace: a link to `net:[4026532000]`.
+fn namespace_path(shim: u32, kind: &str) -> Option<std::path::PathBuf> {
+    let target = if kind == "network" { "net:[" } else { &format!("{kind}:[") };
+    let held = std::fs::read_dir(format!("/proc/{shim}/fd")).ok()?;
+    held.filter_map(std::result::Result::ok)
+        .map(|entry| entry.path())
+        .find(|path| std::fs::read_link(path).is_ok_and(|link| link.to_string_lossy().starts_with(target)))
 }

@@ -14,7 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use containers::{Attach, Exec, Logs, PortForward};
 pub(crate) use duration::duration;
 pub(crate) use images::{Images, Load, Pull, Rmi};
-pub(crate) use node::{Agent, AgentAction, Api, Cri, NodeArgs};
+pub(crate) use node::{Agent, AgentAction, Api, Cri, Dns, NodeArgs};
 pub(crate) use objects::{Apply, Delete, Describe, Explain, Get, Wait};
 pub(crate) use play::{Kube, KubeWhat, Play, PlayKube, PlayWhat};
 
@@ -75,6 +75,9 @@ pub(crate) enum Command {
     Cri(Cri),
     /// Serve only the API, for an agent in another process
     Api(Api),
+    /// Serve the names of pods; what the agent starts
+    #[command(hide = true)]
+    Dns(Dns),
     /// Print the versions of this program and of the agent
     Version(Version),
     /// Print a completion script for a shell

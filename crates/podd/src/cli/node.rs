@@ -63,6 +63,32 @@ pub(crate) enum AgentAction {
     Status,
 }
 
+/// What the agent tells the name server that it starts.
+#[derive(Args, Debug)]
+pub(crate) struct Dns {
+    /// The file of the names
+    #[arg(long, value_name = "FILE")]
+    pub(crate) table: PathBuf,
+    /// The resolv.conf whose servers are asked for other names
+    #[arg(long, value_name = "FILE")]
+    pub(crate) upstream: PathBuf,
+    /// The network namespace to listen in
+    #[arg(long, value_name = "FILE")]
+    pub(crate) network: PathBuf,
+    /// The address to listen on; may be repeated
+    #[arg(long, value_name = "ADDRESS", required = true)]
+    pub(crate) listen: Vec<std::net::IpAddr>,
+    /// The file that is held locked
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lock: PathBuf,
+    /// What is written into the lock
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) started_for: String,
+    /// The files through which a process joins the server's control group
+    #[arg(long, value_name = "FILE")]
+    pub(crate) join: Vec<PathBuf>,
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct Cri {
     /// The socket to serve on [default: <run>/cri.sock]

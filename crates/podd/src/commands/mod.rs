@@ -36,6 +36,7 @@ pub(crate) fn run(cli: Cli, settings: Settings) -> anyhow::Result<ExitCode> {
         Command::Agent(args) if args.action.is_none() => done(daemon::agent(args, settings)),
         Command::Cri(args) => done(daemon::cri(args, settings)),
         Command::Api(args) => done(daemon::api(args, settings)),
+        Command::Dns(args) => done(daemon::dns(args)),
         Command::Explain(args) => done(explain::run(&args)),
         Command::Completion { shell } => {
             let mut script = Vec::new();
@@ -82,7 +83,7 @@ async fn client_command(command: Command, settings: Settings) -> anyhow::Result<
             Some(AgentAction::Status) => return agent::status(&settings).await,
             None => unreachable!("running the agent was dispatched before"),
         },
-        Command::Cri(_) | Command::Api(_) | Command::Completion { .. } | Command::Explain(_) => {
+        Command::Cri(_) | Command::Api(_) | Command::Completion { .. } | Command::Explain(_) | Command::Dns(_) => {
             unreachable!("commands without a client were dispatched before")
         }
     }

@@ -10,6 +10,7 @@
 //! The command line needs to know of none of this: the node's runtime is always at the agent's `cri.sock`, and podd's own
 //! routes are always the agent's.
 
+mod dns;
 mod lock;
 mod planes;
 mod routes;
@@ -30,6 +31,7 @@ use tokio::sync::watch;
 use crate::cli::{Agent, Api, Cri};
 use crate::client;
 use crate::config::Settings;
+pub(crate) use dns::run as dns;
 pub(crate) use lock::Lock;
 use planes::RuntimePlane;
 use socket::Served;

@@ -134,6 +134,13 @@ pub(super) fn agent_config(settings: &Settings) -> podd_agent::Config {
     config.cgroup_root = settings.cgroup_root.clone();
     config.sysctls = settings.sysctls.clone();
     config.seccomp_profiles = settings.seccomp_profiles.clone();
+    config.cluster_dns.clone_from(&settings.cluster_dns);
+    config.cluster_domain.clone_from(&settings.cluster_domain);
+    config.name_server = std::env::current_exe().ok().map(|program| podd_agent::NameServer {
+        program,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        group: Path::new(&settings.instance).join("names"),
+    });
     config
 }
 
