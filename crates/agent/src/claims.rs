@@ -45,10 +45,10 @@ pub(crate) struct Controller {
 
 /// A change of one object, of whatever kind.
 enum Change {
-    Claim(Event<PersistentVolumeClaim>),
-    Volume(Event<PersistentVolume>),
-    Class(Event<StorageClass>),
-    Pod(Event<Pod>),
+    Claim(Box<Event<PersistentVolumeClaim>>),
+    Volume(Box<Event<PersistentVolume>>),
+    Class(Box<Event<StorageClass>>),
+    Pod(Box<Event<Pod>>),
 }
 
 impl Controller {
@@ -125,7 +125,7 @@ impl Controller {
     }
 }
 
-fn watch<K>(client: &Client, change: fn(Event<K>) -> Change) -> BoxStream<'static, Change>
+fn watch<K>(client: &Client, change: fn(Box<Event<K>>) -> Change) -> BoxStream<'static, Change>
 where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
 {
@@ -133,7 +133,7 @@ where
     events
         .filter_map(move |event| {
             // The watcher tries again by itself.
-            ready(event.inspect_err(|error| debug!(%error, "the API is away")).ok().map(change))
+            ready(event.inspect_err(|error| debug!(%error, "the API is away")).ok().map(Box::new).map(change))
         })
         .boxed()
 }
@@ -197,10 +197,10 @@ struct Seen {
 impl Seen {
     fn take(&mut self, change: Change) {
         match change {
-            Change::Claim(event) => self.claims.take(event),
-            Change::Volume(event) => self.volumes.take(event),
-            Change::Class(event) => self.classes.take(event),
-            Change::Pod(event) => self.pods.take(event),
+            Change::Claim(event) => self.claims.take(*event),
+            Change::Volume(event) => self.volumes.take(*event),
+            Change::Class(event) => self.classes.take(*event),
+            Change::Pod(event) => self.pods.take(*event),
         }
     }
 

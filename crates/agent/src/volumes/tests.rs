@@ -235,9 +235,9 @@ fn a_kind_that_is_not_in_the_table_is_refused_by_name() {
     assert_eq!(error.to_string(), "volume \"claims\": its kind is not implemented");
     let error = place
         .volumes
-        .set_up(&pod("u1", vec![empty_dir("big", "HugePages-2Mi", None)]), &BTreeMap::new())
+        .set_up(&pod("u1", vec![empty_dir("big", "HugePages-12Mi", None)]), &BTreeMap::new())
         .expect_err("refused");
-    assert!(error.to_string().contains("HugePages-2Mi"));
+    assert!(error.to_string().contains("no huge pages of 12288 KiB"));
 }
 
 #[test]
