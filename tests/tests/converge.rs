@@ -111,3 +111,41 @@ fn an_apply_set_follows_its_files_through_kinds_and_namespaces() {
     assert_eq!(names(&node, "cm"), ["configmap/free", "configmap/two"]);
     assert_eq!((held("contains-group-kinds"), held("additional-namespaces")), ("ConfigMap".into(), String::new()));
 }
+
+#[test]
+fn a_diff_tells_what_an_apply_would_change_by_text_and_exit_code() {
+    let node = Node::with_agent();
+    let map = node.file("map.yaml", &config_map("one", "app: x"));
+    let fresh = node.podd(&["diff", "-f", &map]);
+    assert_eq!(fresh.code, 1, "{}", fresh.stderr);
+    assert!(fresh.stdout.contains("+++ MERGED/v1.ConfigMap.default.one\n@@ -0,0 "), "{}", fresh.stdout);
+    assert!(names(&node, "cm").is_empty());
+    node.podd(&["apply", "-f", &map]).ok();
+    assert_eq!(node.podd(&["diff", "-f", &map]).ok(), "");
+    let changed = node.file("changed.yaml", &config_map("one", "app: x").replace("a: b", "a: c"));
+    let diff = node.podd(&["diff", "-f", &changed]);
+    assert_eq!(diff.code, 1, "{}", diff.stderr);
+    for part in ["diff -u -N LIVE/v1.ConfigMap.default.one MERGED/", "\n-  a: b\n+  a: c\n"] {
+        assert!(diff.stdout.contains(part), "{part} is not in {}", diff.stdout);
+    }
+    assert_eq!(node.field("cm/one", "/data/a"), "b");
+    // The values of secrets are not shown.
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {k: geheim}\n";
+    node.apply(secret).ok();
+    let diff = node.podd(&["diff", "-f", &node.file("secret.yaml", &secret.replace("geheim", "hidden"))]);
+    assert_eq!(diff.code, 1, "{}", diff.stderr);
+    assert!(
+        diff.stdout.contains("*** (before)\n+  k: '*** (after)'") || diff.stdout.contains("+  k: \"*** (after)\""),
+        "{}",
+        diff.stdout
+    );
+    // Z2VoZWlt and aGlkZGVu are what the two values are in base64.
+    for value in ["geheim", "hidden", "Z2VoZWlt", "aGlkZGVu"] {
+        assert!(!diff.stdout.contains(value), "{}", diff.stdout);
+    }
+    // What cannot be told is no difference.
+    node.apply(&pod("web", "", "one")).ok();
+    let refused = node.podd(&["diff", "-f", &node.file("pod.yaml", &pod("web", "", "two"))]);
+    assert!(refused.code == 2 && refused.stderr.contains("--replace"), "{} {}", refused.code, refused.stderr);
+    assert_eq!(node.podd(&["diff", "-f", "/nowhere"]).code, 2);
+}

@@ -15,7 +15,7 @@ pub(crate) use containers::{Attach, Exec, Logs, PortForward};
 pub(crate) use duration::duration;
 pub(crate) use images::{Images, Load, Pull, Rmi};
 pub(crate) use node::{Agent, AgentAction, Api, Cri, Dns, NodeArgs};
-pub(crate) use objects::{Apply, Delete, Describe, Explain, Get, Wait};
+pub(crate) use objects::{Apply, Delete, Describe, Diff, Explain, Get, Wait};
 pub(crate) use play::{Kube, KubeWhat, Play, PlayKube, PlayWhat};
 
 /// Runs Kubernetes Pods on one machine.
@@ -39,6 +39,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Make the objects of a manifest, or change them to match it
     Apply(Apply),
+    /// Show what an apply would change
+    Diff(Diff),
     /// Delete objects by manifest or by name
     Delete(Delete),
     /// Show objects
@@ -85,6 +87,17 @@ pub(crate) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+impl Command {
+    /// The exit code of the command when it fails.
+    pub(crate) fn failure(&self) -> u8 {
+        match self {
+            // 1 says that something differs.
+            Command::Diff(_) => 2,
+            _ => 1,
+        }
+    }
 }
 
 /// The namespace of objects.

@@ -45,6 +45,24 @@ pub(crate) struct Apply {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct Diff {
+    /// Manifest: a file, a directory, a URL, or - for standard input; may be repeated
+    #[arg(short = 'f', long = "filename", required = true, value_name = "FILE")]
+    pub(crate) files: Vec<String>,
+    /// Read directories with all that is below them
+    #[arg(short = 'R', long)]
+    pub(crate) recursive: bool,
+    #[command(flatten)]
+    pub(crate) namespace: Namespace,
+    /// Only the objects of the files with these labels
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    pub(crate) selector: Option<String>,
+    /// As if fields that another manager owns were taken over
+    #[arg(long)]
+    pub(crate) force_conflicts: bool,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct Delete {
     /// What to delete: KIND NAME..., or KIND/NAME...
     #[arg(value_name = "KIND NAME")]

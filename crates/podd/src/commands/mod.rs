@@ -5,6 +5,7 @@ mod apply;
 mod attach;
 mod delete;
 mod describe;
+mod diff;
 mod exec;
 mod explain;
 mod get;
@@ -60,6 +61,7 @@ async fn client_command(command: Command, settings: Settings) -> anyhow::Result<
         Command::Exec(args) => return exec::run(args, &settings).await,
         Command::Attach(args) => attach::run(args, &settings).await?,
         Command::PortForward(args) => port_forward::run(args, &settings).await?,
+        Command::Diff(args) => return diff::run(args, &settings).await,
         Command::Apply(args) => apply::run(args, &settings).await?,
         Command::Delete(args) => delete::run(args, &settings).await?,
         Command::Get(args) => get::run(args, &settings).await?,
