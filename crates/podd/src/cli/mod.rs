@@ -15,7 +15,7 @@ pub(crate) use containers::{Attach, Exec, Logs, PortForward};
 pub(crate) use duration::duration;
 pub(crate) use images::{Images, Load, Pull, Rmi};
 pub(crate) use node::{Agent, AgentAction, Api, Cri, Dns, NodeArgs};
-pub(crate) use objects::{Apply, Delete, Describe, Diff, Explain, Get, Wait};
+pub(crate) use objects::{Apply, Delete, Describe, Diff, Explain, Get, Wait, Why};
 pub(crate) use play::{Kube, KubeWhat, Play, PlayKube, PlayWhat};
 
 /// Runs Kubernetes Pods on one machine.
@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Get(Get),
     /// Tell everything about objects
     Describe(Describe),
+    /// Tell why a pod is as it is: one story from all that is known of it
+    Why(Why),
     /// Tell what podd does with a field of a Pod
     Explain(Explain),
     /// Print the log of a container

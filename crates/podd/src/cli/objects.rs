@@ -63,6 +63,17 @@ pub(crate) struct Diff {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct Why {
+    /// The pod: NAME or pod/NAME
+    pub(crate) pod: String,
+    #[command(flatten)]
+    pub(crate) namespace: Namespace,
+    /// How many of the last lines of a failing container's log are told
+    #[arg(long, default_value_t = 10, value_name = "LINES")]
+    pub(crate) tail: u16,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct Delete {
     /// What to delete: KIND NAME..., or KIND/NAME...
     #[arg(value_name = "KIND NAME")]

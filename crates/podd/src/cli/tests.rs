@@ -22,6 +22,7 @@ fn what_people_type_is_understood() {
         "podd apply -f a --replace --prune -l a=b",
         "podd apply -f a --prune --applyset configmap/x",
         "podd diff -f a.yaml -R -l a=b --force-conflicts",
+        "podd why pod/a -n x --tail 3",
         "podd delete -f a.yaml --grace-period=0 --force --ignore-not-found",
         "podd delete pod a b --grace-period -1 --wait=false",
         "podd delete pods --all -l a=b",

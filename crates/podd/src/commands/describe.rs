@@ -37,7 +37,12 @@ pub(crate) async fn run(args: Describe, settings: &Settings) -> anyhow::Result<(
     Ok(())
 }
 
-async fn events_of(client: &kube::Client, object: &Value, kind: &Kind, namespace: &str) -> anyhow::Result<Vec<Value>> {
+pub(super) async fn events_of(
+    client: &kube::Client,
+    object: &Value,
+    kind: &Kind,
+    namespace: &str,
+) -> anyhow::Result<Vec<Value>> {
     let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
     let namespace = if kind.namespaced { namespace } else { "default" };
     let list = ListParams::default();

@@ -18,6 +18,7 @@ mod pull;
 mod session;
 mod version;
 mod wait;
+mod why;
 
 use std::process::ExitCode;
 
@@ -66,6 +67,7 @@ async fn client_command(command: Command, settings: Settings) -> anyhow::Result<
         Command::Delete(args) => delete::run(args, &settings).await?,
         Command::Get(args) => get::run(args, &settings).await?,
         Command::Describe(args) => describe::run(args, &settings).await?,
+        Command::Why(args) => why::run(args, &settings).await?,
         Command::Logs(args) => logs::run(args, &settings).await?,
         Command::Wait(args) => wait::run(args, &settings).await?,
         Command::Play(args) => match args.what {

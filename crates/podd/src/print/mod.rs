@@ -5,6 +5,7 @@ pub(crate) mod jsonpath;
 mod pod;
 mod storage;
 mod table;
+pub(crate) mod why;
 
 use std::io::Write as _;
 
