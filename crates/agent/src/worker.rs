@@ -12,6 +12,7 @@
 mod act;
 mod back_offs;
 mod dispatcher;
+mod last_words;
 mod life;
 mod machine;
 pub(crate) mod names;

@@ -167,13 +167,13 @@ impl Life {
                     );
                 }
                 Command::Save => self.save().await,
-                Command::Report(report) => services.recorder.container(
-                    self.machine.pod(),
-                    &report.container,
-                    report.severity,
-                    report.reason,
-                    report.message,
-                ),
+                Command::Report(report) => {
+                    let (pod, recorder) = (self.machine.pod(), &services.recorder);
+                    match &report.container {
+                        Some(name) => recorder.container(pod, name, report.severity, report.reason, report.message),
+                        None => recorder.pod(pod, report.severity, report.reason, report.message),
+                    }
+                }
                 Command::Finish => goes_on = false,
             }
         }

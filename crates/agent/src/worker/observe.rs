@@ -11,6 +11,7 @@ use podd_cri::v1;
 use tonic::{Code, Request, Status};
 
 use super::{
+    last_words,
     names::{self, Identity, identity},
     runtime_watch::fingerprint,
     services::Services,
@@ -129,12 +130,13 @@ fn exit(status: &v1::ContainerStatus) -> Exit {
         ("", _) => "Error",
         (reason, _) => reason,
     };
+    let message = [status.message.clone(), last_words::read(status)];
     // One that never ran has no start.
     let started_at = if status.started_at > 0 { status.started_at } else { status.created_at };
     Exit {
         code: status.exit_code,
         reason: reason.to_owned(),
-        message: status.message.clone(),
+        message: message.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": "),
         started_at: time(started_at),
         finished_at: time(status.finished_at),
     }

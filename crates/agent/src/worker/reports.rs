@@ -1,14 +1,15 @@
-//! The events that follow from a change of status: what a container waits for. Those about actions are recorded by the
+//! The events that follow from a change of status: what a container waits for, and why a pod was ended. Those about actions are recorded by the
 //! actions themselves. Pure.
 
 use k8s_openapi::api::core::v1::{ContainerStateWaiting, ContainerStatus, Pod, PodStatus};
 
 use crate::events::Severity;
 
-/// An event about a container.
+/// An event about a pod or one of its containers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Report {
-    pub(crate) container: String,
+    /// None: the pod itself.
+    pub(crate) container: Option<String>,
     pub(crate) severity: Severity,
     pub(crate) reason: &'static str,
     pub(crate) message: String,
@@ -17,12 +18,17 @@ pub(crate) struct Report {
 /// What is worth an event between two statuses of a pod.
 pub(crate) fn reports(pod: &Pod, old: &PodStatus, new: &PodStatus) -> Vec<Report> {
     let before = |name: &str| all(old).find(|s| s.name == name).and_then(waiting);
-    all(new)
-        .filter_map(|status| {
-            let waits = waiting(status)?;
-            (before(&status.name) != Some(waits)).then(|| report(pod, &status.name, waits)).flatten()
-        })
-        .collect()
+    let waits = all(new).filter_map(|status| {
+        let waits = waiting(status)?;
+        (before(&status.name) != Some(waits)).then(|| report(pod, &status.name, waits)).flatten()
+    });
+    waits.chain(deadline(old, new)).collect()
+}
+
+fn deadline(old: &PodStatus, new: &PodStatus) -> Option<Report> {
+    let exceeded = |status: &PodStatus| status.reason.as_deref() == Some("DeadlineExceeded");
+    let message = new.message.clone().filter(|_| exceeded(new) && !exceeded(old))?;
+    Some(Report { container: None, severity: Severity::Normal, reason: "DeadlineExceeded", message })
 }
 
 fn report(pod: &Pod, container: &str, waits: &ContainerStateWaiting) -> Option<Report> {
@@ -39,7 +45,7 @@ fn report(pod: &Pod, container: &str, waits: &ContainerStateWaiting) -> Option<R
         "ImagePullBackOff" => (Severity::Normal, message),
         _ => return None,
     };
-    Some(Report { container: container.to_owned(), severity, reason: "BackOff", message })
+    Some(Report { container: Some(container.to_owned()), severity, reason: "BackOff", message })
 }
 
 fn waiting(status: &ContainerStatus) -> Option<&ContainerStateWaiting> {

@@ -45,8 +45,10 @@ pub(super) fn container_status(
         Some(newest) => from_seen(newest, old, turn.node),
         None => from_old(member, goal, old, has_init),
     };
+    keep_message(status.state.as_mut(), old);
     if let Some(before) = instances.get(1).filter(|c| c.exit().is_some()) {
         status.last_state = Some(state(before, turn.node));
+        keep_message(status.last_state.as_mut(), old);
     } else if !instances.is_empty() {
         // The record of the one before is gone, what was published of it stays.
         status.last_state = status.last_state.take().or_else(|| carried(old, &status));
@@ -140,6 +142,13 @@ fn from_old(member: &Member<'_>, goal: &Goal, old: Option<&ContainerStatus>, has
     status
 }
 
+/// Last words that were published stay: where they were read from goes with the pod's files.
+fn keep_message(state: Option<&mut ApiState>, old: Option<&ContainerStatus>) {
+    let Some(now) = state.and_then(|s| s.terminated.as_mut()).filter(|t| t.message.is_none()) else { return };
+    let told = old.into_iter().flat_map(|o| [&o.state, &o.last_state]).flatten().filter_map(|s| s.terminated.as_ref());
+    now.message = told.filter(|t| t.container_id == now.container_id).find_map(|t| t.message.clone());
+}
+
 /// The last state that was published, if it was published for this same instance.
 fn carried(old: Option<&ContainerStatus>, new: &ContainerStatus) -> Option<ApiState> {
     let old = old?;
@@ -192,7 +201,7 @@ fn lost_state(message: &str) -> ApiState {
 
 /// Whether the container is one that will be started (again).
 fn will_start(turn: &Turn<'_>, goal: &Goal, member: &Member<'_>, newest: Option<&ContainerSeen>) -> bool {
-    if *goal != Goal::Run || super::is_terminal(turn.pod) {
+    if *goal != Goal::Run || super::is_terminal(turn.pod) || turn.is_past_deadline() {
         return false;
     }
     match newest.map(|c| &c.state) {

@@ -36,7 +36,14 @@ pub fn decide(
     let finished = match goal {
         Goal::Stop { kill_at, last } => stop::plan(&turn, *kill_at, *last, &mut batch),
         Goal::Rest { kill_at } => stop::plan_rest(&turn, *kill_at, &mut batch),
+        Goal::Run if turn.is_past_deadline() => {
+            turn.wind_down(&mut batch);
+            false
+        }
         Goal::Run if !is_terminal(pod) => {
+            turn.active_deadline().into_iter().for_each(|at| {
+                batch.waits_until(at);
+            });
             if start::plan(&turn, &mut batch) == start::Course::Ended {
                 batch = Batch::new(memory, now);
                 turn.wind_down(&mut batch);

@@ -18,6 +18,7 @@ mod back_off;
 mod conditions;
 mod container_status;
 mod containers;
+mod deadline;
 mod decide;
 mod health;
 mod images;

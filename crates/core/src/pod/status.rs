@@ -13,6 +13,7 @@ use super::{
     conditions::conditions,
     container_status::{container_status, lost},
     containers::members,
+    deadline,
     decide::Turn,
     phase::{is_terminal_phase, phase},
     sandbox::{self, Verdict, is_host_network},
@@ -60,9 +61,18 @@ pub fn status(
     if over {
         mark_lost(&mut status);
     }
+    bound_messages(&mut status);
     let computed = phase(&turn.members, &status, over);
+    let expired = *goal == Goal::Run && turn.is_past_deadline();
     let phase = match old.phase.as_deref().filter(|p| is_terminal_phase(Some(p))) {
         Some(terminal) => terminal.to_owned(),
+        None if expired && over => {
+            let (reason, message) = deadline::EXCEEDED;
+            (status.reason, status.message) = (Some(reason.to_owned()), Some(message.to_owned()));
+            "Failed".to_owned()
+        }
+        // It fails when nothing of it runs any more, whatever its containers' ends look like meanwhile.
+        None if expired => old.phase.clone().unwrap_or_else(|| "Pending".to_owned()),
         None => computed.to_owned(),
     };
     if old.phase.as_deref() == Some(&phase) {
@@ -73,6 +83,21 @@ pub fn status(
     let serves = matches!(sandbox::judge(pod, seen), Verdict::Current(_));
     status.conditions = Some(conditions(pod, &turn.members, &status, serves, now));
     status
+}
+
+/// Bytes of termination messages in the status of a pod: each container has an equal part of them.
+const MESSAGES_MAX: usize = 12 << 10;
+
+/// Cuts the containers' last words to what a status may carry.
+fn bound_messages(status: &mut PodStatus) {
+    let lists = [&mut status.init_container_statuses, &mut status.container_statuses];
+    let mut all: Vec<_> = lists.into_iter().flatten().flatten().collect();
+    let part = MESSAGES_MAX / all.len().max(1);
+    for state in all.iter_mut().flat_map(|s| [&mut s.state, &mut s.last_state]) {
+        if let Some(message) = state.as_mut().and_then(|s| s.terminated.as_mut()).and_then(|t| t.message.as_mut()) {
+            message.truncate(message.floor_char_boundary(part));
+        }
+    }
 }
 
 /// The status of a pod that this node does not take.
@@ -103,6 +128,7 @@ fn is_over(turn: &Turn<'_>, goal: &Goal) -> bool {
         && seen.sandboxes.iter().all(|s| s.state == SandboxState::NotReady);
     match goal {
         Goal::Stop { .. } => quiet && !is_static(turn.pod),
+        Goal::Run if turn.is_past_deadline() => quiet,
         _ => quiet && super::start::is_abandoned(turn),
     }
 }

@@ -1,5 +1,6 @@
 //! Tests of the decisions: tables of single turns, and properties of whole lives in a small world.
 
+mod endings;
 mod health;
 mod hooks;
 mod properties;

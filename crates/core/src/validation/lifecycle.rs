@@ -1,4 +1,5 @@
-//! How containers run again and end: restart policies and rules.
+//! How containers run again and end: restart policies and rules, stop signals, termination messages, and the time that a
+//! pod may be active.
 
 use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, PodSpec};
 
@@ -8,6 +9,8 @@ use crate::pod::is_sidecar;
 
 /// The most rules a container may have.
 const RULES_MAX: usize = 20;
+/// The longest time a pod may be active, in seconds.
+const DEADLINE_MAX: i64 = i32::MAX as i64;
 /// The most exit codes a rule may name.
 const CODES_MAX: usize = 255;
 
@@ -15,14 +18,72 @@ pub(super) fn of_spec(spec: &PodSpec, path: &str, errors: &mut Vec<FieldError>) 
     for (n, one) in spec.init_containers.iter().flatten().enumerate() {
         let path = format!("{path}.initContainers[{n}]");
         restarts(one, &path, errors);
+        ends(one, spec, &path, errors);
         if !is_sidecar(one) {
             no_life_of_its_own(one, &path, errors);
         }
     }
     for (n, one) in spec.containers.iter().enumerate() {
-        restarts(one, &format!("{path}.containers[{n}]"), errors);
+        let path = format!("{path}.containers[{n}]");
+        restarts(one, &path, errors);
+        ends(one, spec, &path, errors);
+    }
+    if let Some(seconds) = spec.active_deadline_seconds.filter(|s| !(1..=DEADLINE_MAX).contains(s)) {
+        let detail = format!("must be between 1 and {DEADLINE_MAX}, inclusive");
+        errors.push(FieldError::invalid(format!("{path}.activeDeadlineSeconds"), seconds, detail));
     }
 }
+
+/// Everything wrong with another deadline of a running pod: one may be set, or come earlier.
+pub(super) fn deadline_update(new: Option<i64>, old: Option<i64>, errors: &mut Vec<FieldError>) {
+    let at = "spec.activeDeadlineSeconds";
+    match (new, old) {
+        (Some(new), Some(old)) if new > old => {
+            errors.push(FieldError::invalid(at, new, "must be less than or equal to previous value"));
+        }
+        (None, Some(_)) => {
+            let detail = "must not update from a positive integer to nil value";
+            errors.push(FieldError::invalid(at, serde_json::Value::Null, detail));
+        }
+        _ => {}
+    }
+}
+
+fn ends(one: &Container, spec: &PodSpec, path: &str, errors: &mut Vec<FieldError>) {
+    if let Some(policy) = &one.termination_message_policy {
+        one_of(policy, &["FallbackToLogsOnError", "File"], &format!("{path}.terminationMessagePolicy"), errors);
+    }
+    if let Some(signal) = one.lifecycle.as_ref().and_then(|l| l.stop_signal.as_deref()) {
+        let at = format!("{path}.lifecycle.stopSignal");
+        if spec.os.is_none() {
+            errors.push(FieldError::forbidden(at, "may not be set for containers with empty `spec.os.name`"));
+        } else if !is_signal(signal) {
+            errors.push(FieldError::invalid(at, signal, "must be the name of a signal of Linux, such as SIGUSR1"));
+        }
+    }
+}
+
+/// Kubernetes' names of signals: the plain ones, and the real-time ones with their distance from either end.
+fn is_signal(name: &str) -> bool {
+    let Some(short) = name.strip_prefix("SIG") else {
+        return false;
+    };
+    let distance = |text: &str| text.parse::<u32>().ok().filter(|n| !text.starts_with('0') && *n > 0);
+    if let Some(above) = short.strip_prefix("RTMIN+") {
+        return distance(above).is_some_and(|n| n <= 15);
+    }
+    if let Some(below) = short.strip_prefix("RTMAX-") {
+        return distance(below).is_some_and(|n| n <= 14);
+    }
+    SIGNALS.contains(&short)
+}
+
+/// The signals that are no real-time ones but the two ends of those, without `SIG`.
+const SIGNALS: [&str; 36] = [
+    "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE", "POLL",
+    "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU", "URG", "USR1",
+    "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN", "RTMAX",
+];
 
 fn restarts(one: &Container, path: &str, errors: &mut Vec<FieldError>) {
     let rules = one.restart_policy_rules.as_deref().unwrap_or_default();

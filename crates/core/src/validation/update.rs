@@ -18,6 +18,7 @@ pub fn pod_update(new: &Pod, old: &Pod) -> Vec<FieldError> {
         errors.push(FieldError::forbidden("spec.containers", "pod updates may not add or remove containers"));
         return errors;
     }
+    super::lifecycle::deadline_update(new.active_deadline_seconds, old.active_deadline_seconds, &mut errors);
     let fixed = |spec: &PodSpec| serde_json::to_value(without_mutable(spec, old)).unwrap_or_default();
     let mut changed = Vec::new();
     differences(&fixed(new), &fixed(old), "spec", &mut changed);
@@ -31,6 +32,7 @@ pub fn pod_update(new: &Pod, old: &Pod) -> Vec<FieldError> {
 /// The spec with its mutable fields as in `old`.
 fn without_mutable(spec: &PodSpec, old: &PodSpec) -> PodSpec {
     let mut fixed = spec.clone();
+    fixed.active_deadline_seconds = old.active_deadline_seconds;
     for (container, before) in fixed.containers.iter_mut().zip(&old.containers) {
         container.image.clone_from(&before.image);
     }

@@ -66,9 +66,7 @@ fn the_rest_of_the_pod_api_is_refused_by_name() {
         (json!({"envFrom": [{"secretRef": {"name": "s"}}]}), "envFrom"),
         (json!({"readinessProbe": {"periodSeconds": 1}}), "readinessProbe"),
         (json!({"startupProbe": {"periodSeconds": 1}}), "startupProbe"),
-        (json!({"lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}), "lifecycle"),
-        (json!({"terminationMessagePath": "/other"}), "terminationMessagePath"),
-        (json!({"terminationMessagePolicy": "FallbackToLogsOnError"}), "terminationMessagePolicy"),
+        (json!({"lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}), "lifecycle.preStop"),
         (json!({"volumeDevices": [{"name": "v", "devicePath": "/d"}]}), "volumeDevices"),
         (json!({"resizePolicy": [{"resourceName": "cpu"}]}), "resizePolicy"),
     ];
@@ -76,7 +74,6 @@ fn the_rest_of_the_pod_api_is_refused_by_name() {
         assert_eq!(refused(of_container(more)), [format!("spec.containers[0].{field}")]);
     }
     let in_spec = [
-        (json!({"activeDeadlineSeconds": 1}), "activeDeadlineSeconds"),
         (json!({"ephemeralContainers": [{"name": "e"}]}), "ephemeralContainers"),
         (json!({"imagePullSecrets": [{"name": "s"}]}), "imagePullSecrets"),
         (json!({"readinessGates": [{"conditionType": "x"}]}), "readinessGates"),

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     events::Severity,
     worker::{
+        last_words,
         names::{
             CONTAINER_NAME, HASH, POD_GRACE, RESTART_COUNT, TERMINATION_PATH, TERMINATION_POLICY, identity, log_path,
         },
@@ -67,6 +68,7 @@ async fn create_and_start(services: &Services, order: &Order, start: &Start<'_>)
         recursive_read_only: services.node.recursive_read_only,
     };
     let mut mounts = mounts::mounts(services, pod, container, &sources).await?;
+    mounts.push(last_words::mount(services, pod, container, start.restart_count)?);
     security::map_ids(&mut mounts, prepared.users.as_ref());
     let made = Made { image_user: &image_user, prepared: &prepared, environment, mounts };
     let config = config(pod, container, start, made, &services.settings)?;
@@ -138,6 +140,7 @@ fn config(
         stdin: container.stdin == Some(true),
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
+        stop_signal: stop_signal(container)? as i32,
         linux: Some(v1::LinuxContainerConfig {
             resources: Some(resources(pod, container, settings)),
             security_context: Some(security::of_container(
@@ -169,7 +172,7 @@ fn annotations(pod: &Pod, container: &Container, restart_count: u32) -> BTreeMap
     [
         (HASH, container_hash(container)),
         (RESTART_COUNT, restart_count.to_string()),
-        (TERMINATION_PATH, or(&container.termination_message_path, "/dev/termination-log")),
+        (TERMINATION_PATH, or(&container.termination_message_path, last_words::DEFAULT_PATH)),
         (TERMINATION_POLICY, or(&container.termination_message_policy, "File")),
         (POD_GRACE, termination_grace(pod).as_secs().to_string()),
     ]
@@ -189,6 +192,16 @@ fn resources(pod: &Pod, container: &Container, settings: &Settings) -> v1::Linux
         oom_score_adj: qos::oom_score_adj(pod, container, settings.memory_capacity),
         ..Default::default()
     }
+}
+
+/// The signal that the manifest asks for; none leaves it to the image.
+fn stop_signal(container: &Container) -> Result<v1::Signal, Failure> {
+    let Some(name) = container.lifecycle.as_ref().and_then(|l| l.stop_signal.as_deref()) else {
+        return Ok(v1::Signal::RuntimeDefault);
+    };
+    // CRI has no room for the signs in the names of real-time signals.
+    let plain = name.replace('+', "PLUS").replace('-', "MINUS");
+    v1::Signal::from_str_name(&plain).ok_or_else(|| config_error(format!("stop signal \"{name}\" is not known")))
 }
 
 pub(super) fn config_error(message: String) -> Failure {

@@ -70,3 +70,42 @@ fn only_a_sidecar_among_the_init_containers_has_hooks_and_probes() {
         assert_eq!(objections(json!({field: {}, "restartPolicy": "Always"}), json!({})), [""; 0]);
     }
 }
+
+#[test]
+fn deadlines_signals_and_message_policies_are_checked() {
+    let of = |spec: Value| {
+        let mut errors = Vec::new();
+        of_spec(&serde_json::from_value(spec).unwrap(), "spec", &mut errors);
+        errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let signal = |name: &str, os: Value| {
+        of(json!({"os": os, "containers": [{"name": "c", "image": "i", "lifecycle": {"stopSignal": name}}]}))
+    };
+    let linux = || json!({"name": "linux"});
+    assert_eq!(
+        signal("SIGUSR1", Value::Null),
+        ["spec.containers[0].lifecycle.stopSignal: Forbidden: may not be set for containers with empty `spec.os.name`"]
+    );
+    for good in ["SIGUSR1", "SIGRTMIN", "SIGRTMIN+15", "SIGRTMAX-14"] {
+        assert_eq!(signal(good, linux()), [""; 0], "{good}");
+    }
+    for bad in ["USR1", "SIGNAL", "SIGRTMIN+16", "SIGRTMAX-15", "SIGRTMIN+01", ""] {
+        assert_eq!(signal(bad, linux()).len(), 1, "{bad}");
+    }
+    let deadline = |seconds: i64| of(json!({"activeDeadlineSeconds": seconds, "containers": []})).len();
+    assert_eq!([0, -1, 1, i64::from(i32::MAX), 1 << 31].map(deadline), [1, 1, 0, 0, 1]);
+    let policy = |name: &str| objections(json!({}), json!({"terminationMessagePolicy": name})).len();
+    assert_eq!(["File", "FallbackToLogsOnError", "Log"].map(policy), [0, 0, 1]);
+}
+
+#[test]
+fn a_deadline_may_be_set_or_come_earlier() {
+    let wrong = |new, old| {
+        let mut errors = Vec::new();
+        deadline_update(new, old, &mut errors);
+        errors.len()
+    };
+    let table =
+        [(Some(5), None), (Some(5), Some(9)), (Some(9), Some(9)), (None, None), (Some(9), Some(5)), (None, Some(5))];
+    assert_eq!(table.map(|(new, old)| wrong(new, old)), [0, 0, 0, 0, 1, 1]);
+}
