@@ -1,7 +1,7 @@
-//! How containers run again and end: restart policies and rules, stop signals, termination messages, and the time that a
+//! How containers run again and end: restart policies and rules, hooks, stop signals, termination messages, and the time that a
 //! pod may be active.
 
-use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, PodSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, LifecycleHandler, PodSpec};
 
 use super::one_of;
 use crate::field::FieldError;
@@ -19,8 +19,9 @@ pub(super) fn of_spec(spec: &PodSpec, path: &str, errors: &mut Vec<FieldError>) 
         let path = format!("{path}.initContainers[{n}]");
         restarts(one, &path, errors);
         ends(one, spec, &path, errors);
-        if !is_sidecar(one) {
-            no_life_of_its_own(one, &path, errors);
+        if one.lifecycle.is_some() && !is_sidecar(one) {
+            let why = "may not be set for init containers without restartPolicy=Always";
+            errors.push(FieldError::forbidden(format!("{path}.lifecycle"), why));
         }
     }
     for (n, one) in spec.containers.iter().enumerate() {
@@ -53,6 +54,12 @@ fn ends(one: &Container, spec: &PodSpec, path: &str, errors: &mut Vec<FieldError
     if let Some(policy) = &one.termination_message_policy {
         one_of(policy, &["FallbackToLogsOnError", "File"], &format!("{path}.terminationMessagePolicy"), errors);
     }
+    let grace = spec.termination_grace_period_seconds;
+    for (name, hook) in one.lifecycle.iter().flat_map(|l| [("postStart", &l.post_start), ("preStop", &l.pre_stop)]) {
+        if let Some(hook) = hook {
+            handler(hook, grace, &format!("{path}.lifecycle.{name}"), errors);
+        }
+    }
     if let Some(signal) = one.lifecycle.as_ref().and_then(|l| l.stop_signal.as_deref()) {
         let at = format!("{path}.lifecycle.stopSignal");
         if spec.os.is_none() {
@@ -60,6 +67,38 @@ fn ends(one: &Container, spec: &PodSpec, path: &str, errors: &mut Vec<FieldError
         } else if !is_signal(signal) {
             errors.push(FieldError::invalid(at, signal, "must be the name of a signal of Linux, such as SIGUSR1"));
         }
+    }
+}
+
+/// A hook does one thing.
+fn handler(hook: &LifecycleHandler, grace: Option<i64>, path: &str, errors: &mut Vec<FieldError>) {
+    let kinds = [
+        ("exec", hook.exec.is_some()),
+        ("httpGet", hook.http_get.is_some()),
+        ("tcpSocket", hook.tcp_socket.is_some()),
+        ("sleep", hook.sleep.is_some()),
+    ];
+    let mut set = kinds.iter().filter(|(_, set)| *set).map(|(name, _)| *name);
+    let Some(first) = set.next() else {
+        return errors.push(FieldError::required(path, "must specify a handler type"));
+    };
+    for further in set {
+        errors.push(FieldError::forbidden(format!("{path}.{further}"), "may not specify more than 1 handler type"));
+    }
+    let at = format!("{path}.{first}");
+    match (&hook.exec, &hook.sleep) {
+        (Some(action), _) => {
+            if action.command.as_ref().is_none_or(Vec::is_empty) {
+                errors.push(FieldError::required(format!("{at}.command"), ""));
+            }
+        }
+        (None, Some(sleep)) => {
+            if let Some(grace) = grace.filter(|grace| !(0..=*grace).contains(&sleep.seconds)) {
+                let detail = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
+                errors.push(FieldError::invalid(at, sleep.seconds, detail));
+            }
+        }
+        _ => {}
     }
 }
 
@@ -120,20 +159,6 @@ fn rule(rule: &ContainerRestartRule, path: &str, errors: &mut Vec<FieldError>) {
     }
     if codes.values.as_ref().is_some_and(|values| values.len() > CODES_MAX) {
         errors.push(FieldError::too_long(format!("{at}.values"), CODES_MAX));
-    }
-}
-
-/// What an init container that is no sidecar can't have: it ends by itself, and nobody waits for it to serve.
-fn no_life_of_its_own(one: &Container, path: &str, errors: &mut Vec<FieldError>) {
-    let fields = [
-        ("lifecycle", one.lifecycle.is_some()),
-        ("livenessProbe", one.liveness_probe.is_some()),
-        ("readinessProbe", one.readiness_probe.is_some()),
-        ("startupProbe", one.startup_probe.is_some()),
-    ];
-    for (field, _) in fields.iter().filter(|(_, set)| *set) {
-        let why = "may not be set for init containers without restartPolicy=Always";
-        errors.push(FieldError::forbidden(format!("{path}.{field}"), why));
     }
 }
 

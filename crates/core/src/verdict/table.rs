@@ -8,6 +8,7 @@ use super::Verdict::{self, Honoured, NoEffect, Refused};
 
 const ONE_NODE: &str = "there is one node only, so nothing is left to schedule";
 pub(super) const LATER: &str = "podd does not implement this field yet; remove it";
+const NO_SOCKET: &str = "no kubelet runs such a hook; use exec, httpGet or sleep";
 const NO_CLUSTER: &str = "it needs a cluster's control plane; remove it";
 const REMOVED_DRIVER: &str = "its driver is gone from Kubernetes itself; use a hostPath or a persistentVolumeClaim";
 const SELINUX: &str = "a label means something only to a kernel with SELinux, where podd starts no labelled container";
@@ -104,7 +105,20 @@ pub(super) const POD: &[(&str, Verdict)] = &[
     ("spec.containers[].envFrom.*", Refused(LATER)),
     ("spec.containers[].image", Honoured("lifecycle::an_image_that_cannot_be_had_is_told_and_spares_other_pods")),
     ("spec.containers[].imagePullPolicy", Honoured("fields::a_pull_policy_says_whether_the_registry_is_asked")),
-    ("spec.containers[].lifecycle.*", Refused(LATER)),
+    ("spec.containers[].lifecycle", Honoured("hooks::a_hook_after_the_start_holds_up_what_comes_next")),
+    ("spec.containers[].lifecycle.postStart", Honoured("hooks::a_hook_after_the_start_holds_up_what_comes_next")),
+    (
+        "spec.containers[].lifecycle.postStart.exec.*",
+        Honoured("hooks::a_hook_after_the_start_holds_up_what_comes_next"),
+    ),
+    ("spec.containers[].lifecycle.postStart.httpGet.*", Refused(LATER)),
+    ("spec.containers[].lifecycle.postStart.sleep.*", Honoured("hooks::a_hook_before_the_stop_is_paid_from_the_grace")),
+    ("spec.containers[].lifecycle.postStart.tcpSocket.*", Refused(NO_SOCKET)),
+    ("spec.containers[].lifecycle.preStop", Honoured("hooks::a_hook_before_the_stop_is_paid_from_the_grace")),
+    ("spec.containers[].lifecycle.preStop.exec.*", Honoured("hooks::a_hook_before_the_stop_is_paid_from_the_grace")),
+    ("spec.containers[].lifecycle.preStop.httpGet.*", Refused(LATER)),
+    ("spec.containers[].lifecycle.preStop.sleep.*", Honoured("hooks::a_hook_before_the_stop_is_paid_from_the_grace")),
+    ("spec.containers[].lifecycle.preStop.tcpSocket.*", Refused(NO_SOCKET)),
     ("spec.containers[].lifecycle.stopSignal", Honoured("endings::a_container_is_stopped_by_the_signal_it_asks_for")),
     ("spec.containers[].livenessProbe.*", Refused(LATER)),
     ("spec.containers[].name", Honoured("apply::exit_codes_are_kept_and_policies_followed")),

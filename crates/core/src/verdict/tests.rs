@@ -66,7 +66,7 @@ fn the_rest_of_the_pod_api_is_refused_by_name() {
         (json!({"envFrom": [{"secretRef": {"name": "s"}}]}), "envFrom"),
         (json!({"readinessProbe": {"periodSeconds": 1}}), "readinessProbe"),
         (json!({"startupProbe": {"periodSeconds": 1}}), "startupProbe"),
-        (json!({"lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}), "lifecycle.preStop"),
+        (json!({"lifecycle": {"preStop": {"tcpSocket": {"port": 1}}}}), "lifecycle.preStop.tcpSocket"),
         (json!({"volumeDevices": [{"name": "v", "devicePath": "/d"}]}), "volumeDevices"),
         (json!({"resizePolicy": [{"resourceName": "cpu"}]}), "resizePolicy"),
     ];

@@ -1,9 +1,9 @@
-//! Lifecycle hooks: a command in the container, a request to the pod, or a pause. None has a deadline of its own: a
+//! Lifecycle hooks: a command in the container, or a pause. None has a deadline of its own: a
 //! postStart hook is given up with its container, a preStop hook with the grace.
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, ExecAction, LifecycleHandler, Pod};
+use k8s_openapi::api::core::v1::{Container, ExecAction, Lifecycle, LifecycleHandler, Pod};
 use podd_core::pod::{Failure, members};
 use podd_cri::v1;
 use tonic::Request;
@@ -43,7 +43,7 @@ pub(super) async fn pre_stop(services: &Services, order: &Order, id: &str, name:
 fn of<'a>(
     pod: &'a Pod,
     name: &str,
-    which: impl Fn(&'a k8s_openapi::api::core::v1::Lifecycle) -> Option<&'a LifecycleHandler>,
+    which: impl Fn(&'a Lifecycle) -> Option<&'a LifecycleHandler>,
 ) -> Option<(&'a Container, &'a LifecycleHandler)> {
     let container = members(pod).into_iter().find(|m| m.name() == name)?.spec;
     Some((container, which(container.lifecycle.as_ref()?)?))

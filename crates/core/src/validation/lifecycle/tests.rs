@@ -61,14 +61,44 @@ fn restart_policies_and_rules_are_checked() {
 }
 
 #[test]
-fn only_a_sidecar_among_the_init_containers_has_hooks_and_probes() {
-    for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
-        let want = format!(
-            "spec.initContainers[0].{field}: Forbidden: may not be set for init containers without restartPolicy=Always"
-        );
-        assert_eq!(objections(json!({field: {}}), json!({})), [want]);
-        assert_eq!(objections(json!({field: {}, "restartPolicy": "Always"}), json!({})), [""; 0]);
+fn only_a_sidecar_among_the_init_containers_has_hooks() {
+    let sleep = json!({"preStop": {"sleep": {"seconds": 1}}});
+    let want =
+        "spec.initContainers[0].lifecycle: Forbidden: may not be set for init containers without restartPolicy=Always";
+    assert_eq!(objections(json!({"lifecycle": sleep}), json!({})), [want]);
+    assert_eq!(objections(json!({"lifecycle": sleep, "restartPolicy": "Always"}), json!({})), [""; 0]);
+}
+
+#[test]
+fn a_hook_does_one_thing() {
+    let of = |hook: Value| {
+        let container = json!({"name": "c", "image": "i", "lifecycle": {"preStop": hook}});
+        let spec = json!({"terminationGracePeriodSeconds": 30, "containers": [container]});
+        let mut errors = Vec::new();
+        of_spec(&serde_json::from_value(spec).unwrap(), "spec", &mut errors);
+        errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let at = "spec.containers[0].lifecycle.preStop";
+    let table = [
+        (json!({}), format!("{at}: Required value: must specify a handler type")),
+        (
+            json!({"exec": {"command": ["x"]}, "sleep": {"seconds": 1}}),
+            format!("{at}.sleep: Forbidden: may not specify more than 1 handler type"),
+        ),
+        (json!({"exec": {}}), format!("{at}.exec.command: Required value")),
+        (
+            json!({"sleep": {"seconds": 31}}),
+            format!(
+                "{at}.sleep: Invalid value: 31: must be non-negative and less than terminationGracePeriodSeconds (30)"
+            ),
+        ),
+        (json!({"sleep": {"seconds": -1}}), format!("{at}.sleep: Invalid value: -1")),
+    ];
+    for (hook, want) in table {
+        let found = of(hook.clone());
+        assert!(found.len() == 1 && found[0].starts_with(&want), "{hook}\nwant {want}\ngot  {found:#?}");
     }
+    assert_eq!(of(json!({"sleep": {"seconds": 0}})), [""; 0]);
 }
 
 #[test]
