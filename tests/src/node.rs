@@ -124,9 +124,15 @@ impl Node {
 
     /// Starts the agent and waits until it answers. Its log is `agent.txt`.
     pub fn start_agent(&mut self) {
+        self.start_agent_with(&[]);
+    }
+
+    /// Starts the agent with further environment variables.
+    pub fn start_agent_with(&mut self, variables: &[(&str, &str)]) {
         let log = std::fs::File::options().create(true).append(true).open(self.path().join("agent.txt"));
         let log = log.expect("a file is opened");
         let mut command = self.command(program());
+        command.envs(variables.iter().copied());
         command.arg("agent").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let mut agent = command.spawn().expect("podd runs");
         wait_for(SOON, "the agent answers", || {

@@ -22,12 +22,14 @@ use crate::{
     Config,
     claims::{self, Claims},
     config::default_node_ip,
+    downward::DefaultLimits,
     events::Recorder,
     housekeeping::{Keeper, Leftovers},
     kubelet::{self, Kubelet},
     machine, names,
     objects::ApiObjects,
     pod_cgroups::PodCgroups,
+    refresh::{Refresher, Stale},
     resources::NodeResources,
     source::{self, Source},
     strangers,
@@ -167,8 +169,22 @@ impl Agent {
         blocking(move || tiers.ensure_tiers(&allocatable)).await?;
         let (recorder, writing) = Recorder::new(client.clone(), &config.node_name, shutdown.clone());
         tasks.spawn(writing);
-        let resources = NodeResources::new(&config, cgroups, addresses, Claims::new(client.clone()));
         let objects = ApiObjects::new(client.clone(), config.node_name.clone());
+        let default_limits = DefaultLimits {
+            milli_cpu: allocatable.milli_cpu,
+            memory: allocatable.memory,
+            ephemeral_storage: machine::disk_size(&config.root).map_err(Error::Machine)?,
+        };
+        let stale = Stale::default();
+        let resources = NodeResources::new(
+            &config,
+            cgroups,
+            addresses,
+            Arc::new(objects.clone()),
+            default_limits,
+            stale.clone(),
+            Claims::new(client.clone()),
+        );
         let controller = claims::Controller {
             client: client.clone(),
             recorder: recorder.clone(),
@@ -197,6 +213,7 @@ impl Agent {
                 seccomp_default: config.seccomp_default,
                 seccomp_profiles: config.seccomp_profiles(),
                 memory_capacity: machine.memory,
+                default_limits,
                 resync: RESYNC,
                 call_deadline: CALL_DEADLINE,
             },
@@ -208,8 +225,16 @@ impl Agent {
         tasks.spawn(source::api::run(client.clone(), config.node_name.clone(), changes.clone(), shutdown.clone()));
         if let Some(directory) = config.manifests.clone() {
             let (node, period) = (config.node_name.clone(), config.manifest_period);
-            tasks.spawn(source::file::run(directory, node, period, recorder, changes, shutdown.clone()));
+            tasks.spawn(source::file::run(directory, node, period, recorder.clone(), changes, shutdown.clone()));
         }
+        let refresher = Refresher {
+            client: client.clone(),
+            resources: resources.clone(),
+            pods: dispatcher.lookup(),
+            recorder: recorder.clone(),
+            stale,
+        };
+        tasks.spawn(refresher.run(shutdown.clone()));
         let leftovers =
             Leftovers { resources: resources.clone(), runtime: runtime.clone(), log_root: config.log_root.clone() };
         let keeper = Keeper {

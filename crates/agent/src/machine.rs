@@ -1,6 +1,6 @@
 //! What this machine is, read once at the start.
 
-use std::{fs, io};
+use std::{fs, io, path::Path};
 
 /// The machine under the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,13 @@ pub(crate) fn read() -> io::Result<Machine> {
         machine_id: fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned(),
         boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned(),
     })
+}
+
+/// How much the file system of a directory holds, in bytes. A directory that is not there yet is as its parent.
+pub(crate) fn disk_size(path: &Path) -> io::Result<i64> {
+    let there = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let found = rustix::fs::statvfs(there)?;
+    Ok(i64::try_from(found.f_blocks.saturating_mul(found.f_frsize)).unwrap_or(i64::MAX))
 }
 
 /// Whether AppArmor may confine programs.

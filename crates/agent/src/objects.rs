@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use k8s_openapi::api::{
-    core::v1::{Pod, PodStatus},
+    core::v1::{ConfigMap, Pod, PodStatus, Secret},
     node::v1::RuntimeClass,
 };
 use kube::{
@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use tracing::debug;
 
 use crate::{
+    references::Unread,
     resources::chain,
     source::{full_name, is_static, mirror, uid},
     worker::{PodObjects, PublishError},
@@ -155,6 +156,26 @@ impl PodObjects for ApiObjects {
         }
         let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
         in_time(mirror::delete_at_once(&self.client, namespace, name_of(pod), pod.metadata.uid.clone())).await
+    }
+
+    async fn config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigMap>, Unread> {
+        referenced(Api::namespaced(self.client.clone(), namespace), "configmap", name).await
+    }
+
+    async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, Unread> {
+        referenced(Api::namespaced(self.client.clone(), namespace), "secret", name).await
+    }
+}
+
+/// An object that a pod names. A call that takes too long has failed.
+async fn referenced<K>(api: Api<K>, kind: &'static str, name: &str) -> Result<Option<K>, Unread>
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let unread = |source| Unread { kind, name: name.to_owned(), source };
+    match tokio::time::timeout(DEADLINE, api.get_opt(name)).await {
+        Ok(found) => found.map_err(|error| unread(error.into())),
+        Err(elapsed) => Err(unread(elapsed.into())),
     }
 }
 

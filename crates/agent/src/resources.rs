@@ -10,6 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use podd_core::pod::Failure;
 use podd_cri::v1;
@@ -18,14 +19,22 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use crate::{
     Config,
     claims::Claims,
-    dns, hosts,
+    dns,
+    downward::DefaultLimits,
+    hosts,
     housekeeping::LOG_MARK,
     names::Addresses,
     pod_cgroups::PodCgroups,
+    references::{Names, shows_metadata},
+    refresh::Stale,
     source::uid,
+    turns::Turns,
     users::Users,
-    volumes::{Claimed, SubPath, VolumeError, Volumes},
-    worker::{PodResources, Prepared},
+    volumes::{
+        Claimed, SubPath, VolumeError, Volumes,
+        projection::{Projections, project},
+    },
+    worker::{PodObjects, PodResources, Prepared},
 };
 
 /// Name of the hosts file in a pod's directory.
@@ -37,6 +46,12 @@ const HOSTS_NEW: &str = ".etc-hosts.new";
 pub(crate) struct NodeResources(Arc<Inner>);
 
 struct Inner {
+    /// What pods refer to.
+    objects: Arc<dyn PodObjects>,
+    limits: DefaultLimits,
+    /// Whoever works on the files of a pod has its turn, by UID.
+    turns: Turns,
+    stale: Stale,
     volumes: Volumes,
     claims: Claims,
     cgroups: PodCgroups,
@@ -50,8 +65,20 @@ struct Inner {
 }
 
 impl NodeResources {
-    pub(crate) fn new(config: &Config, cgroups: PodCgroups, addresses: Addresses, claims: Claims) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        cgroups: PodCgroups,
+        addresses: Addresses,
+        objects: Arc<dyn PodObjects>,
+        limits: DefaultLimits,
+        stale: Stale,
+        claims: Claims,
+    ) -> Self {
         Self(Arc::new(Inner {
+            objects,
+            limits,
+            turns: Turns::default(),
+            stale,
             volumes: Volumes::new(config.pods_dir()),
             claims,
             cgroups,
@@ -94,9 +121,25 @@ impl NodeResources {
             .map_err(|error| failure("FailedKillPod", &error))
     }
 
+    /// Let the volumes of a pod show what the API has now. `newest` tells the pod, if it is still there.
+    pub(crate) async fn refresh(&self, uid: &str, newest: impl Fn() -> Option<Arc<Pod>>) -> Result<(), Failure> {
+        let inner = self.0.clone();
+        let _turn = self.0.turns.take(uid).await;
+        let Some(pod) = newest() else { return Ok(()) };
+        let projections = inner.projections(&pod).await?;
+        if projections.is_empty() {
+            return Ok(());
+        }
+        blocking(move || inner.volumes.refresh(&pod, &projections, Timestamp::now()))
+            .await
+            .map_err(|error| failure("FailedMount", &error))?
+            .map_err(|error| failure("FailedMount", &error))
+    }
+
     /// Remove cgroup, volumes and directory of a pod of which only the UID is known.
     pub(crate) async fn release_uid(&self, uid: String) -> Result<(), Failure> {
         let inner = self.0.clone();
+        let _turn = self.0.turns.take(&uid).await;
         blocking(move || inner.release(&uid)).await.map_err(|error| failure("FailedKillPod", &error))?
     }
 }
@@ -108,7 +151,9 @@ impl PodResources for NodeResources {
         let (inner, pod) = (self.0.clone(), pod.clone());
         let servers = if dns::asks_cluster(&pod) { self.0.addresses.get().await } else { Vec::new() };
         let cluster = dns::Cluster { servers, domain: self.0.domain.clone() };
-        blocking(move || inner.prepare(&pod, &claimed, &cluster))
+        let _turn = self.0.turns.take(uid(&pod)).await;
+        let projections = inner.projections(&pod).await?;
+        blocking(move || inner.prepare(&pod, &claimed, &cluster, &projections))
             .await
             .map_err(|error| failure("FailedMount", &error))?
     }
@@ -128,8 +173,21 @@ impl PodResources for NodeResources {
             .map_err(|error| failure("CreateContainerConfigError", &error))
     }
 
+    fn changed(&self, pod: &Pod) {
+        if shows_metadata(pod) {
+            self.0.stale.mark(uid(pod));
+        }
+    }
+
+    fn taken_up(&self, pod: &Pod) {
+        if shows_metadata(pod) || Names::of_volumes(pod) != Names::default() {
+            self.0.stale.mark(uid(pod));
+        }
+    }
+
     async fn suspend(&self, pod: &Pod) -> Result<(), Failure> {
         let (inner, uid) = (self.0.clone(), uid(pod).to_owned());
+        let _turn = self.0.turns.take(&uid).await;
         blocking(move || inner.suspend(&uid)).await.map_err(|error| failure("FailedKillPod", &error))?
     }
 
@@ -139,12 +197,31 @@ impl PodResources for NodeResources {
 }
 
 impl Inner {
-    fn prepare(&self, pod: &Pod, claimed: &Claimed, cluster: &dns::Cluster) -> Result<Prepared, Failure> {
+    /// What the pod's volumes show of the API now.
+    async fn projections(&self, pod: &Pod) -> Result<Projections, Failure> {
+        let set_up = |volume: &str, message: String| {
+            failure("FailedMount", &VolumeError::SetUp { volume: volume.to_owned(), message })
+        };
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let objects = Names::of_volumes(pod).fetch(&*self.objects, namespace).await;
+        let objects = objects.map_err(|error| failure("FailedMount", &error))?;
+        project(pod, &objects, &self.limits).map_err(|(volume, message)| set_up(&volume, message))
+    }
+
+    fn prepare(
+        &self,
+        pod: &Pod,
+        claimed: &Claimed,
+        cluster: &dns::Cluster,
+        projections: &Projections,
+    ) -> Result<Prepared, Failure> {
         let cgroup_parent = self.cgroups.ensure(pod).map_err(|error| Failure {
             reason: "FailedCreatePodContainer".into(),
             message: format!("unable to ensure pod container exists: {}", chain(&error)),
         })?;
-        let volumes = self.volumes.set_up(pod, claimed).map_err(|error| failure("FailedMount", &error))?;
+        let mut volumes = self.volumes.set_up(pod, claimed).map_err(|error| failure("FailedMount", &error))?;
+        let projected = self.volumes.project(pod, projections, Timestamp::now());
+        volumes.extend(projected.map_err(|error| failure("FailedMount", &error))?);
         self.mark_logs(pod).map_err(|error| failure("FailedMount", &error))?;
         // Without the node's file a pod has no resolver, which is no reason not to run it.
         let of_node = read_or_empty(&self.resolv_conf);

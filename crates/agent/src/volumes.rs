@@ -5,12 +5,14 @@
 //! Layout: `<root>/pods/<uid>/volumes/<kind>/<name>`. Contents come from workloads and are hostile: nothing here resolves
 //! a path through a link or across a mount that a workload could have made.
 
+mod atomic;
 mod claim;
 mod empty_dir;
 mod group;
 mod host_path;
 mod huge_pages;
 mod mounts;
+pub(crate) mod projection;
 mod sub_path;
 mod tree;
 mod usage;
@@ -22,7 +24,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Volume};
+use projection::{Projection, Projections, is_projected};
 use rustix::fs::Mode;
 
 pub(crate) use claim::{make_directory as make_claim_directory, remove_directory as remove_claim_directory};
@@ -30,7 +34,7 @@ pub use group::{Access, Group, hand_over, of_pod as group_of};
 pub use sub_path::SubPath;
 pub use usage::Usage;
 
-use crate::{claims, config::is_path_component, worker::HostVolume};
+use crate::{claims, config::is_path_component, source::uid, worker::HostVolume};
 
 /// Why a volume is not there.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +53,14 @@ pub enum VolumeError {
     /// A path in a volume is not in it.
     #[error("{0:?} leads out of the volume")]
     LeadsOut(String),
+    /// A volume cannot be filled; in the kubelet's words.
+    #[error("MountVolume.SetUp failed for volume {volume:?} : {message}")]
+    SetUp {
+        /// Name of the volume.
+        volume: String,
+        /// Why not.
+        message: String,
+    },
     /// The kernel refused.
     #[error("{action} {path}", path = path.display())]
     Io {
@@ -118,15 +130,15 @@ impl Volumes {
         Self { pods: pods.into() }
     }
 
-    /// Make every volume of a pod, or find it made; returns each by its name. Blocking.
+    /// Make every volume of a pod but projected ones, or find it made; returns each by its name. Blocking.
     pub(crate) fn set_up(&self, pod: &Pod, claimed: &Claimed) -> Result<BTreeMap<String, HostVolume>, VolumeError> {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
         let pod_dir = self.pod_directory(uid)?;
         let mut paths = BTreeMap::new();
         for volume in volumes {
-            // An image's content never lies on the node as a path: the runtime mounts it.
-            if volume.image.is_some() {
+            // Those are made by `project`, and an image's content never lies on the node as a path: the runtime mounts it.
+            if is_projected(volume) || volume.image.is_some() {
                 continue;
             }
             let HostVolume { mut path, read_only } = self.set_up_one(pod, (uid, &pod_dir), volume, claimed)?;
@@ -137,6 +149,59 @@ impl Volumes {
             paths.insert(volume.name.clone(), HostVolume { path, read_only });
         }
         Ok(paths)
+    }
+
+    /// Make the volumes that show what the API has, or let them show what it has now; returns as `set_up`. Blocking.
+    pub(crate) fn project(
+        &self,
+        pod: &Pod,
+        projections: &Projections,
+        now: Timestamp,
+    ) -> Result<BTreeMap<String, HostVolume>, VolumeError> {
+        let pod_dir = self.pod_directory(uid(pod))?;
+        let mut paths = BTreeMap::new();
+        for (name, projection) in projections {
+            let path = self.projected_path(pod, name, projection);
+            if !is_path_component(name) || name.starts_with('.') {
+                let message = "the name cannot be a directory's".into();
+                return Err(VolumeError::Invalid { volume: name.clone(), message });
+            }
+            let made = kind_directory(&pod_dir, projection.directory, &path)?;
+            let made = match projection.memory {
+                true => empty_dir::ensure_tmpfs(&made, name, None, group_of(pod))
+                    .and_then(|()| tree::open_child(&made, name)),
+                false => empty_dir::ensure_directory(&made, name, group_of(pod)),
+            };
+            let directory = made.map_err(|e| VolumeError::io("create", &path, e))?;
+            atomic::write(&directory, &projection.files, group_of(pod).map(|group| group.id), now)
+                .map_err(|e| VolumeError::io("write", &path, e))?;
+            paths.insert(name.clone(), HostVolume { path, read_only: true });
+        }
+        Ok(paths)
+    }
+
+    /// Let the volumes that are there show what the API has now. None is made, so that nothing comes back of a pod that is
+    /// taken down. Blocking.
+    pub(crate) fn refresh(&self, pod: &Pod, projections: &Projections, now: Timestamp) -> Result<(), VolumeError> {
+        for (name, projection) in projections {
+            let path = self.projected_path(pod, name, projection);
+            let directory = match tree::open_directory(&path) {
+                Ok(directory) => directory,
+                Err(rustix::io::Errno::NOENT) => continue,
+                Err(error) => return Err(VolumeError::io("open directory", &path, error)),
+            };
+            // After a reboot the tmpfs is gone, and what it had must not come onto the disk.
+            let mounted = !projection.memory || empty_dir::is_mount_point(&directory).is_ok_and(|mounted| mounted);
+            if mounted {
+                atomic::write(&directory, &projection.files, group_of(pod).map(|group| group.id), now)
+                    .map_err(|e| VolumeError::io("write", &path, e))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn projected_path(&self, pod: &Pod, name: &str, projection: &Projection) -> PathBuf {
+        self.pods.join(uid(pod)).join("volumes").join(projection.directory).join(name)
     }
 
     /// Remove everything of a pod: mounts, volumes, the pod's directory. Idempotent; goes on past errors. Blocking.
@@ -217,23 +282,23 @@ impl Volumes {
             }
             Plan::Claim => {
                 let found = claimed.get(&volume.name).ok_or_else(|| invalid("its claim was not looked up".into()))?;
-                let parent = kind_directory(pod_dir, kind, &path)?;
+                let parent = kind_directory(pod_dir, kind.directory, &path)?;
                 claim::set_up(&parent, &volume.name, found, group)?;
                 return Ok(HostVolume { path: found.path.clone(), read_only: found.read_only });
             }
             Plan::Directory => {
-                let parent = kind_directory(pod_dir, kind, &path)?;
+                let parent = kind_directory(pod_dir, kind.directory, &path)?;
                 empty_dir::ensure_directory(&parent, &volume.name, group)
                     .map_err(|e| VolumeError::io("create", &path, e))?;
             }
             Plan::Memory { size } => {
-                let parent = kind_directory(pod_dir, kind, &path)?;
+                let parent = kind_directory(pod_dir, kind.directory, &path)?;
                 empty_dir::ensure_tmpfs(&parent, &volume.name, size, group)
                     .map_err(|e| VolumeError::io("mount a tmpfs on", &path, e))?;
             }
             Plan::HugePages { size } => {
                 huge_pages::check(&volume.name, size)?;
-                let parent = kind_directory(pod_dir, kind, &path)?;
+                let parent = kind_directory(pod_dir, kind.directory, &path)?;
                 huge_pages::ensure(&parent, &volume.name, size, group)
                     .map_err(|e| VolumeError::io("mount huge pages on", &path, e))?;
             }
@@ -245,9 +310,9 @@ impl Volumes {
 /// Directories that only root may look into.
 const PRIVATE: Mode = Mode::from_raw_mode(0o750);
 
-fn kind_directory(pod_dir: &OwnedFd, kind: &Kind, path: &Path) -> Result<OwnedFd, VolumeError> {
+fn kind_directory(pod_dir: &OwnedFd, kind: &str, path: &Path) -> Result<OwnedFd, VolumeError> {
     tree::ensure_directory(pod_dir, "volumes", PRIVATE)
-        .and_then(|volumes| tree::ensure_directory(&volumes, kind.directory, PRIVATE))
+        .and_then(|volumes| tree::ensure_directory(&volumes, kind, PRIVATE))
         .map_err(|e| VolumeError::io("create the directory of", path, e))
 }
 

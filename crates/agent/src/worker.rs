@@ -25,6 +25,7 @@ pub mod services;
 mod table;
 mod wish;
 
+pub use crate::{downward::DefaultLimits, references::Unread};
 pub use dispatcher::{Dispatcher, Lookup};
 pub use services::{
     Clock, HostVolume, PodObjects, PodResources, Prepared, PublishError, Services, Settings, Source, Update,

@@ -2,10 +2,19 @@
 //!
 //! Source: `pkg/apis/core/v1/defaults.go` of Kubernetes 1.36, for the fields that podd knows.
 
-use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, Pod, PodSecurityContext, PodSpec};
+use k8s_openapi::{
+    api::core::v1::{
+        Container, DownwardAPIVolumeFile, EmptyDirVolumeSource, ObjectFieldSelector, Pod, PodSecurityContext, PodSpec,
+        ResourceFieldSelector, Volume,
+    },
+    apimachinery::pkg::api::resource::Quantity,
+};
 
 /// The grace that a pod gets when its manifest is silent, in seconds.
 pub const GRACE_SECONDS: i64 = 30;
+
+/// The mode of files in a volume.
+const FILE_MODE: i32 = 0o644;
 
 /// Fills in what the manifest of a Pod left out.
 pub fn pod(pod: &mut Pod) {
@@ -33,6 +42,7 @@ pub fn pod_spec(spec: &mut PodSpec) {
         if let Some(template) = volume.ephemeral.as_mut().and_then(|source| source.volume_claim_template.as_mut()) {
             set(&mut template.spec.volume_mode, "Filesystem");
         }
+        volume_of_data(volume);
     }
     set(&mut spec.restart_policy, "Always");
     set(&mut spec.dns_policy, "ClusterFirst");
@@ -51,6 +61,13 @@ fn container_defaults(container: &mut Container, host_network: bool) {
         set(&mut port.protocol, "TCP");
         if host_network && port.host_port.is_none_or(|p| p == 0) {
             port.host_port = Some(port.container_port);
+        }
+    }
+    for from in container.env.iter_mut().flatten().filter_map(|variable| variable.value_from.as_mut()) {
+        from.field_ref.iter_mut().for_each(field_selector);
+        from.resource_field_ref.iter_mut().for_each(resource_selector);
+        if let Some(selector) = &mut from.file_key_ref {
+            selector.optional.get_or_insert(false);
         }
     }
     let resources = container.resources.get_or_insert_default();
@@ -73,6 +90,40 @@ pub fn pull_policy(image: &str) -> &'static str {
         None | Some("latest" | "") => "Always",
         Some(_) => "IfNotPresent",
     }
+}
+
+/// Modes, and versions of what is referred to.
+fn volume_of_data(volume: &mut Volume) {
+    let items = |items: &mut Option<Vec<DownwardAPIVolumeFile>>| {
+        for item in items.iter_mut().flatten() {
+            item.field_ref.iter_mut().for_each(field_selector);
+            item.resource_field_ref.iter_mut().for_each(resource_selector);
+        }
+    };
+    if let Some(source) = &mut volume.config_map {
+        source.default_mode.get_or_insert(FILE_MODE);
+    }
+    if let Some(source) = &mut volume.secret {
+        source.default_mode.get_or_insert(FILE_MODE);
+    }
+    if let Some(source) = &mut volume.downward_api {
+        source.default_mode.get_or_insert(FILE_MODE);
+        items(&mut source.items);
+    }
+    if let Some(source) = &mut volume.projected {
+        source.default_mode.get_or_insert(FILE_MODE);
+        for source in source.sources.iter_mut().flatten().filter_map(|source| source.downward_api.as_mut()) {
+            items(&mut source.items);
+        }
+    }
+}
+
+fn field_selector(selector: &mut ObjectFieldSelector) {
+    set(&mut selector.api_version, "v1");
+}
+
+fn resource_selector(selector: &mut ResourceFieldSelector) {
+    selector.divisor.get_or_insert_with(|| Quantity("0".into()));
 }
 
 /// A volume that names no source is an emptyDir.

@@ -92,6 +92,23 @@ pub fn env_var(text: &str) -> Option<String> {
     })
 }
 
+/// A key of a config map or secret.
+#[must_use]
+pub fn config_key(text: &str) -> Option<String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let wrong = if text.len() > SUBDOMAIN_MAX {
+        "must be no more than 253 characters"
+    } else if text.is_empty() || !text.chars().all(fits) {
+        "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  \
+         or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
+    } else if text == "." || text.starts_with("..") {
+        "must not be '.' or '..' nor start with '..'"
+    } else {
+        return None;
+    };
+    Some(wrong.into())
+}
+
 fn too_long(text: &str, limit: usize) -> Option<String> {
     (text.len() > limit).then(|| format!("must be no more than {limit} bytes"))
 }
@@ -125,6 +142,7 @@ mod tests {
             (qualified, &["a", "A_b.c", "x.y/z"], &["", "/a", "x/", "a/b/c", "X/y", "-a", &long]),
             (label_value, &["", "a", "A.b_c"], &["-a", "a-", "a b", &long]),
             (port_name, &["http", "a1", "p-8080"], &["", "8080", "a--b", "-a", "Http", "a234567890123456"]),
+            (config_key, &["a", "A_b.c-d", ".x"], &["", ".", "..", "..a", "a b", "a/b", &longer]),
             (env_var, &["A", "a.b", "with space", "1"], &["", "a=b", "ü", "\n"]),
         ];
         for (rule, good, bad) in table {

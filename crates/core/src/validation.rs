@@ -6,6 +6,7 @@
 
 mod class;
 mod container;
+mod data;
 mod lifecycle;
 mod metadata;
 mod naming;

@@ -27,8 +27,7 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// Watch the pods of `node` and tell `changes` of them until `shutdown`.
 pub async fn run(client: Client, node: String, changes: mpsc::Sender<(Source, Change)>, shutdown: CancellationToken) {
     let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
-    let backoff = ResetTimerBackoff::new(Doubling(SHORTEST), Duration::from_secs(60));
-    let mut events = std::pin::pin!(watcher(Api::<Pod>::all(client), config).backoff(backoff));
+    let mut events = std::pin::pin!(watcher(Api::<Pod>::all(client), config).backoff(backoff()));
     let mut relist = Relist::default();
     let mut failing = false;
     loop {
@@ -88,6 +87,11 @@ impl Relist {
 fn slim(mut pod: Pod) -> Pod {
     pod.metadata.managed_fields = None;
     pod
+}
+
+/// How a watch that is broken off comes back.
+pub(crate) fn backoff() -> impl Backoff {
+    ResetTimerBackoff::new(Doubling(SHORTEST), Duration::from_secs(60))
 }
 
 struct Doubling(Duration);

@@ -96,6 +96,19 @@ fn references(pod: &Pod) -> Vec<FieldError> {
         for (source, _) in sources.into_iter().filter(|(_, set)| *set) {
             errors.push(FieldError::forbidden(format!("spec.volumes[{index}].{source}"), WHY));
         }
+        let projected = volume.projected.iter().flat_map(|source| source.sources.iter().flatten());
+        for (number, source) in projected.enumerate() {
+            let sources = [
+                ("configMap", source.config_map.is_some()),
+                ("secret", source.secret.is_some()),
+                ("serviceAccountToken", source.service_account_token.is_some()),
+                ("clusterTrustBundle", source.cluster_trust_bundle.is_some()),
+            ];
+            for (source, _) in sources.into_iter().filter(|(_, set)| *set) {
+                let path = format!("spec.volumes[{index}].projected.sources[{number}].{source}");
+                errors.push(FieldError::forbidden(path, WHY));
+            }
+        }
     }
     let lists = [("initContainers", spec.init_containers.as_ref()), ("containers", Some(&spec.containers))];
     for (list, containers) in lists {

@@ -3,6 +3,8 @@
 
 pub(super) use image::{Pulled, pull_once};
 
+mod env;
+mod env_file;
 mod expand;
 mod hook;
 mod image;

@@ -246,6 +246,7 @@ impl Core {
             return;
         }
         self.shared.table.object(&uid, &entry.wish.pod);
+        self.shared.services.resources.changed(&entry.wish.pod);
         entry.handle.tell(entry.wish.clone());
     }
 
@@ -325,6 +326,7 @@ impl Core {
         let uid = uid(&wish.pod).to_owned();
         if source.is_some() {
             self.shared.table.object(&uid, &wish.pod);
+            self.shared.services.resources.taken_up(&wish.pod);
         }
         let (handle, worker) = life::worker(self.shared.clone(), wish.clone());
         let task = self.workers.spawn(async move {

@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Du
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodStatus, Secret};
 use podd_core::pod::{Failure, NodeFacts, Refusal};
 use podd_cri::{ImageService, RuntimeService, v1};
 use tokio::time::Instant;
 
-use crate::{events::Recorder, volumes::SubPath};
+use crate::{downward::DefaultLimits, events::Recorder, references::Unread, volumes::SubPath};
 
 /// Everything a worker acts through. Cheap to clone behind its `Arc`.
 pub struct Services {
@@ -45,6 +45,8 @@ pub struct Settings {
     pub seccomp_profiles: PathBuf,
     /// Memory of the node in bytes, for `oom_score_adj`.
     pub memory_capacity: i64,
+    /// What a container without limits of its own is told that it has.
+    pub default_limits: DefaultLimits,
     /// How often all that the runtime has is compared with what the workers saw last.
     pub resync: Duration,
     /// The longest a runtime call other than a pull or a stop may take.
@@ -65,6 +67,12 @@ pub trait PodResources: Send + Sync {
     /// Binds a path in a volume to a place of its own, from where a container mounts it, and returns the place. What was
     /// bound there for an earlier instance goes.
     async fn sub_path(&self, pod: &Pod, wanted: &SubPath) -> Result<PathBuf, Failure>;
+
+    /// A pod's object has changed: the volumes that show it are brought up to date, some time soon.
+    fn changed(&self, _pod: &Pod) {}
+
+    /// A worker takes up a pod, which may be an earlier agent's: all its volumes are brought up to date.
+    fn taken_up(&self, _pod: &Pod) {}
 
     /// Takes down what a pod has on the node beside its files (cgroup, mounts), for a node that goes down. Idempotent.
     async fn suspend(&self, pod: &Pod) -> Result<(), Failure>;
@@ -96,7 +104,7 @@ pub struct HostVolume {
     pub read_only: bool,
 }
 
-/// The pods' objects in the API.
+/// The pods' objects in the API, and those that they name.
 #[async_trait]
 pub trait PodObjects: Send + Sync {
     /// Replaces the status of a pod's object by `status`; `pod` is the newest object that is known. Static pods go to their
@@ -108,6 +116,16 @@ pub trait PodObjects: Send + Sync {
 
     /// Removes the object of a pod that is gone from the node, with uid as precondition. No such object is success.
     async fn delete(&self, pod: &Pod) -> Result<(), PublishError>;
+
+    /// The ConfigMap of this name, if there is one.
+    async fn config_map(&self, _namespace: &str, _name: &str) -> Result<Option<ConfigMap>, Unread> {
+        Ok(None)
+    }
+
+    /// The Secret of this name, if there is one.
+    async fn secret(&self, _namespace: &str, _name: &str) -> Result<Option<Secret>, Unread> {
+        Ok(None)
+    }
 }
 
 /// Why a status was not published.

@@ -5,8 +5,6 @@ use serde_json::Value;
 
 /// The most that all values may hold, in bytes.
 const MAX_BYTES: usize = 1 << 20;
-/// The longest key.
-const KEY_MAX: usize = 253;
 
 pub(super) fn validate(map: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
@@ -30,17 +28,7 @@ pub(super) fn validate(map: &Value) -> Vec<FieldError> {
 
 /// What is wrong with a key of a config map or secret.
 pub(super) fn key_error(part: &str, key: &str) -> Option<FieldError> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let rule = if key.len() > KEY_MAX {
-        "must be no more than 253 characters"
-    } else if key.is_empty() || !key.chars().all(fits) {
-        "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  \
-         or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
-    } else if key == "." || key == ".." || key.starts_with("..") {
-        "must not be '.' or '..' nor start with '..'"
-    } else {
-        return None;
-    };
+    let rule = podd_core::names::config_key(key)?;
     Some(FieldError::invalid(format!("{part}[{key}]"), key, rule))
 }
 

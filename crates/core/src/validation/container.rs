@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec};
 
-use super::{check, distinct, one_of, resources, security, volume};
+use super::{check, data, distinct, one_of, resources, security, volume};
 use crate::field::FieldError;
 use crate::names;
 
@@ -16,6 +16,7 @@ pub(super) fn containers(spec: &PodSpec, path: &str, volumes: &HashSet<&str>, er
     let host_network = spec.host_network == Some(true);
     for (at, one) in each(spec, path) {
         container(one, &at, volumes, host_network, errors);
+        data::environment(one, &at, spec.volumes.as_deref().unwrap_or_default(), errors);
         security::container(one, spec, &at, errors);
     }
     distinct(each(spec, path).map(|(at, one)| (format!("{at}.name"), one.name.as_str())), errors);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use k8s_openapi::api::core::v1::{Container, PodSecurityContext, PodSpec, Volume, VolumeMount};
 
-use super::{check, distinct, one_of, resources, storage};
+use super::{check, data, distinct, one_of, resources, storage};
 use crate::field::FieldError;
 use crate::names;
 use crate::quantity::Quantity;
@@ -34,6 +34,7 @@ pub(super) fn volumes<'a>(spec: &'a PodSpec, path: &str, errors: &mut Vec<FieldE
 
 fn source(volume: &Volume, path: &str, errors: &mut Vec<FieldError>) {
     one_source(volume, path, errors);
+    data::volume(volume, path, errors);
     if let Some(empty_dir) = &volume.empty_dir {
         let medium = empty_dir.medium.as_deref().unwrap_or("");
         let huge =

@@ -12,6 +12,7 @@ use tonic::Request;
 
 use super::{
     super::machine::Order,
+    env::{self, Environment},
     expand::expand,
     image, mounts, sandbox,
     security::{self, ImageUser},
@@ -19,6 +20,8 @@ use super::{
 };
 use crate::{
     events::Severity,
+    references::Names,
+    resources::chain,
     worker::{
         last_words,
         names::{
@@ -60,11 +63,11 @@ async fn create_and_start(services: &Services, order: &Order, start: &Start<'_>)
     };
     let hosts = services.resources.hosts_file(pod, &order.ips).await?;
     let prepared = order.prepared.as_deref().cloned().unwrap_or_default();
-    let environment = environment(container);
+    let environment = environment(services, order, container, &prepared).await?;
     let sources = mounts::Sources {
         prepared: &prepared,
         hosts: &hosts,
-        environment: &environment.1,
+        environment: &environment.known,
         recursive_read_only: services.node.recursive_read_only,
     };
     let mut mounts = mounts::mounts(services, pod, container, &sources).await?;
@@ -108,9 +111,6 @@ struct Made<'a> {
     mounts: Vec<v1::Mount>,
 }
 
-/// Variables in order, and as what references see.
-type Environment = (Vec<v1::KeyValue>, BTreeMap<String, String>);
-
 fn config(
     pod: &Pod,
     container: &Container,
@@ -118,8 +118,8 @@ fn config(
     made: Made<'_>,
     settings: &Settings,
 ) -> Result<v1::ContainerConfig, Failure> {
-    let (envs, known) = made.environment;
-    let expanded = |list: &Option<Vec<String>>| list.iter().flatten().map(|text| expand(text, &known)).collect();
+    let known = &made.environment.known;
+    let expanded = |list: &Option<Vec<String>>| list.iter().flatten().map(|text| expand(text, known)).collect();
     let mut labels = identity(pod).labels();
     labels.insert(CONTAINER_NAME.to_owned(), container.name.clone());
     Ok(v1::ContainerConfig {
@@ -132,7 +132,7 @@ fn config(
         command: expanded(&container.command),
         args: expanded(&container.args),
         working_dir: container.working_dir.clone().unwrap_or_default(),
-        envs,
+        envs: made.environment.variables(),
         mounts: made.mounts,
         labels,
         annotations: annotations(pod, container, start.restart_count),
@@ -155,16 +155,27 @@ fn config(
     })
 }
 
-/// The environment in order, and as what references see: a value may name those before it.
-fn environment(container: &Container) -> Environment {
-    let mut known = BTreeMap::new();
-    let mut envs = Vec::new();
-    for variable in container.env.iter().flatten() {
-        let value = expand(variable.value.as_deref().unwrap_or_default(), &known);
-        known.insert(variable.name.clone(), value.clone());
-        envs.push(v1::KeyValue { key: variable.name.clone(), value: value.into_bytes() });
-    }
-    (envs, known)
+/// The environment, of what the spec says and of the objects and files that it names.
+async fn environment(
+    services: &Services,
+    order: &Order,
+    container: &Container,
+    prepared: &Prepared,
+) -> Result<Environment, Failure> {
+    let pod = &*order.pod;
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let names = Names::of_environment(container);
+    let objects = names.fetch(&*services.objects, namespace).await.map_err(|error| config_error(chain(&error)))?;
+    let sources = env::Sources {
+        pod,
+        objects: &objects,
+        pod_ips: &order.ips,
+        host_ips: &services.node.host_ips,
+        node: &services.node.name,
+        limits: &services.settings.default_limits,
+        prepared,
+    };
+    env::environment(container, &sources).map_err(config_error)
 }
 
 fn annotations(pod: &Pod, container: &Container, restart_count: u32) -> BTreeMap<String, String> {

@@ -14,6 +14,7 @@ fn settings() -> Settings {
         seccomp_default: true,
         seccomp_profiles: "/profiles".into(),
         memory_capacity: 4 << 30,
+        default_limits: Default::default(),
         resync: Duration::from_secs(30),
         call_deadline: Duration::from_secs(120),
     }
@@ -35,8 +36,18 @@ fn configured(pod: &Pod, image_user: &ImageUser) -> v1::ContainerConfig {
 fn try_configured(pod: &Pod, image_user: &ImageUser) -> Result<v1::ContainerConfig, Failure> {
     let start = Start { container: "c", kind: Kind::Regular, sandbox_id: "s", restart_count: 2, image_ref: "sha256:1" };
     let container = find(pod, &start).expect("the container");
-    let made =
-        Made { image_user, prepared: &Prepared::default(), environment: environment(container), mounts: Vec::new() };
+    let prepared = Prepared::default();
+    let sources = env::Sources {
+        pod,
+        objects: &Default::default(),
+        pod_ips: &[],
+        host_ips: &[],
+        node: "node",
+        limits: &Default::default(),
+        prepared: &prepared,
+    };
+    let environment = env::environment(container, &sources).map_err(config_error)?;
+    let made = Made { image_user, prepared: &prepared, environment, mounts: Vec::new() };
     config(pod, container, &start, made, &settings())
 }
 
