@@ -72,8 +72,8 @@ fn a_bad_manifest_is_refused_with_its_place_and_starts_nothing() {
         ),
         (
             "a field not implemented",
-            with("livenessProbe: {exec: {command: [ls]}}"),
-            &["livenessProbe", "does not implement"],
+            with("resources: {claims: [{name: gpu}]}"),
+            &["resources.claims", "needs a cluster"],
         ),
         (
             "a kind not implemented",

@@ -20,6 +20,7 @@ mod names;
 mod node;
 mod objects;
 mod pod_cgroups;
+mod probes;
 mod references;
 mod refresh;
 mod resources;

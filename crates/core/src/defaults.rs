@@ -2,6 +2,8 @@
 //!
 //! Source: `pkg/apis/core/v1/defaults.go` of Kubernetes 1.36, for the fields that podd knows.
 
+mod probes;
+
 use k8s_openapi::{
     api::core::v1::{
         Container, DownwardAPIVolumeFile, EmptyDirVolumeSource, ObjectFieldSelector, Pod, PodSecurityContext, PodSpec,
@@ -57,6 +59,7 @@ fn container_defaults(container: &mut Container, host_network: bool) {
     set(&mut container.image_pull_policy, pull_policy(image));
     set(&mut container.termination_message_path, "/dev/termination-log");
     set(&mut container.termination_message_policy, "File");
+    probes::container(container);
     for port in container.ports.iter_mut().flatten() {
         set(&mut port.protocol, "TCP");
         if host_network && port.host_port.is_none_or(|p| p == 0) {

@@ -11,7 +11,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus};
 
 use crate::pod::{
-    Action, ContainerSeen, ContainerState, Decision, Goal, LastStep, Observation, Resources, SandboxState,
+    Action, ContainerSeen, ContainerState, Decision, Goal, KillReason, LastStep, Observation, ProbeKind, Resources,
+    SandboxState,
 };
 
 /// A broken invariant: which one, and on what.
@@ -96,6 +97,10 @@ fn check_action(pod: &Pod, goal: &Goal, seen: &Observation, action: &Action, now
                 }
                 _ => Ok(()),
             }
+        }
+        Action::KillContainer { container, reason, .. } if by_probe(*reason).is_some() => {
+            let probed = by_probe(*reason).is_some_and(|kind| has_probe(pod, container, kind));
+            hold(!over && probed, || format!("{container} stopped by a probe that is not asked for"))
         }
         Action::KillContainer { container, grace, .. } => match goal {
             Goal::Stop { kill_at, .. } | Goal::Rest { kill_at } => {
@@ -231,6 +236,12 @@ impl History {
             });
             hold(kinds == 1, || format!("{} is in {kinds} states", container.name))?;
         }
+        for container in status.container_statuses.iter().flatten().filter(|c| c.ready) {
+            let runs = container.state.as_ref().is_some_and(|s| s.running.is_some());
+            hold(runs && container.started == Some(true), || {
+                format!("{} is ready and has not started", container.name)
+            })?;
+        }
         let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
         let all_run = status.container_statuses.iter().flatten().all(|c| c.ready);
         hold(!ready || all_run, || "ready without all containers ready".to_owned())?;
@@ -364,6 +375,21 @@ fn back_off_row(last: &Ran, seen: &ContainerSeen, started_at: Timestamp) -> Resu
         format!("{} restarted after {waited:?}, its back-off is {wait} s", seen.name)
     })?;
     Ok(last.row.saturating_add(1))
+}
+
+/// The probe that asks for a stop.
+fn by_probe(reason: KillReason) -> Option<ProbeKind> {
+    match reason {
+        KillReason::LivenessFailed => Some(ProbeKind::Liveness),
+        KillReason::StartupFailed => Some(ProbeKind::Startup),
+        _ => None,
+    }
+}
+
+fn has_probe(pod: &Pod, name: &str, kind: ProbeKind) -> bool {
+    let spec = pod.spec.iter();
+    let mut all = spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+    all.any(|container| container.name == name && kind.of(container).is_some())
 }
 
 fn is_running(seen: &ContainerSeen) -> bool {

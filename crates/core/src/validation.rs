@@ -10,6 +10,7 @@ mod data;
 mod lifecycle;
 mod metadata;
 mod naming;
+mod probes;
 mod resources;
 mod security;
 mod storage;
@@ -47,6 +48,7 @@ pub fn pod_spec(spec: &PodSpec, path: &str, errors: &mut Vec<FieldError>) {
     container::containers(spec, path, &volumes, errors);
     lifecycle::of_spec(spec, path, errors);
     container::host_ports_are_distinct(spec, path, errors);
+    probes::gates(spec, path, errors);
     if let Some(policy) = &spec.restart_policy {
         one_of(policy, &["Always", "OnFailure", "Never"], &format!("{path}.restartPolicy"), errors);
     }

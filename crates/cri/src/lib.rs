@@ -4,6 +4,7 @@
 //! - [`RuntimeService`] and [`ImageService`]: *the* seam. The embedded runtime implements them, so does
 //!   [`client::Client`] for a remote one, so does the fake. In one process they are plain async calls.
 //! - [`server`]: any implementation, served on a unix socket;
+//! - [`health`]: gRPC's own health check, which is not CRI's;
 //! - [`lists`]: a list as a stream of chunks;
 //! - [`streaming`]: what `Exec`, `Attach` and `PortForward` answer with an address for;
 //! - `fake` (a feature): a runtime in memory, for the tests of everything above.
@@ -14,6 +15,7 @@ mod calls;
 pub mod client;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+pub mod health;
 pub mod lists;
 pub mod server;
 pub mod streaming;

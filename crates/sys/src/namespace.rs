@@ -82,6 +82,14 @@ pub fn netlink_socket(protocol: u32, netns: Option<BorrowedFd<'_>>) -> io::Resul
     }
 }
 
+/// A TCP socket in a network namespace, not connected and not blocking. It stays there whoever uses it.
+pub fn tcp_socket(netns: BorrowedFd<'_>, v6: bool) -> io::Result<OwnedFd> {
+    let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
+    with_netns(netns, || {
+        Ok(socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?)
+    })
+}
+
 /// A kind of namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

@@ -164,7 +164,7 @@ mod tests {
             (&GOOD.replace("kind: Pod", "kind: Deployment"), "/m/web.yaml:2:7: kind: "),
             (&GOOD.replace("image: nginx", "imagee: nginx"), "/m/web.yaml:8:"),
             (&GOOD.replace("name: c\n", "name: C_\n"), "/m/web.yaml:7:"),
-            (&format!("{GOOD}    livenessProbe: {{exec: {{command: [x]}}}}\n"), "/m/web.yaml:9:"),
+            (&format!("{GOOD}    resources: {{claims: [{{name: x}}]}}\n"), "/m/web.yaml:9:"),
             (&format!("{GOOD}  restartPolicy: 5\n"), "/m/web.yaml:9:18: spec.restartPolicy: "),
             (&GOOD.replace("image: nginx", "image: yes"), "/m/web.yaml:8:12: spec.containers[0].image: "),
         ];

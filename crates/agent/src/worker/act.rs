@@ -1,6 +1,7 @@
 //! Executing one action: each is a function here or below, as dumb as possible. What was to be done was decided; what
 //! came of it is told in core's words, and recorded as the kubelet's events.
 
+pub(crate) use expand::expand;
 pub(super) use image::{Pulled, pull_once};
 
 mod env;

@@ -33,6 +33,7 @@ use super::{
     table::Table,
     wish::Wish,
 };
+use crate::probes::Probers;
 
 /// How long a worker that is closed waits for its short actions, so that none is left half-way.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
@@ -85,8 +86,9 @@ async fn live(shared: Arc<Shared>, mut wishes: watch::Receiver<Wish>, wake: Arc<
     // One failed `open` for a new pod.
     let memory = BackOffs::load(&shared.services.settings.pods_dir.join(&uid)).into_memory();
     let machine = Machine::new(wish, memory);
-    let mut life =
-        Life { shared, uid, machine, seen, jobs: JoinSet::new(), running: HashMap::new(), current: BTreeMap::new() };
+    let probers = Probers::new(shared.services.clone());
+    let (jobs, running, current) = (JoinSet::new(), HashMap::new(), BTreeMap::new());
+    let mut life = Life { shared, uid, machine, seen, jobs, running, current, probers };
     let closing = life.shared.closing.clone();
     let mut event = Event::Nudge;
     while life.take(event).await {
@@ -106,6 +108,7 @@ async fn live(shared: Arc<Shared>, mut wishes: watch::Receiver<Wish>, wake: Arc<
             // One that was given up tells nothing; then it is as if time had passed.
             Some(ended) = life.jobs.join_next_with_id() => life.ended(ended).unwrap_or(Event::Time),
             () = wake.notified() => Event::Nudge,
+            told = life.probers.next() => Event::Probed(told),
             () = alarm => Event::Time,
         };
     }
@@ -128,6 +131,7 @@ struct Life {
     running: HashMap<Id, Job>,
     /// The job that is under way for a target; one that was given up is not in it any more.
     current: BTreeMap<Target, (Id, AbortHandle)>,
+    probers: Probers,
 }
 
 /// What a job came to.
@@ -182,6 +186,9 @@ impl Life {
             (Some(old), Some(new)) => Arc::ptr_eq(old, new),
             (old, new) => old.is_none() && new.is_none(),
         };
+        if let Some(seen) = self.machine.seen() {
+            self.probers.follow(self.machine.pod(), seen, self.machine.watches());
+        }
         if !same_pod || !same_seen {
             self.shared.table.tell(&self.uid, self.machine.pod(), self.machine.seen());
         }

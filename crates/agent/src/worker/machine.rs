@@ -27,7 +27,8 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use podd_core::pod::{
-    Action, Decision, Failure, Goal, Memory, NodeFacts, Observation, Outcome, Resources, Target, decide, status,
+    Action, Decision, Failure, Goal, Memory, NodeFacts, Observation, Outcome, Resources, Target, Watch, decide, status,
+    watches,
 };
 use tracing::{debug, info};
 
@@ -39,6 +40,7 @@ use super::{
     services::{Prepared, PublishError},
     wish::Wish,
 };
+use crate::probes::Told;
 
 /// First and longest wait before a runtime that did not answer is asked again.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
@@ -104,6 +106,12 @@ impl Machine {
         &self.memory
     }
 
+    /// The probes that are to be made.
+    pub(crate) fn watches(&self) -> Vec<Watch> {
+        let seen = self.seen.as_ref().filter(|_| !self.finished);
+        seen.map(|seen| watches(&self.pod, &self.wish.goal, seen, &self.memory)).unwrap_or_default()
+    }
+
     /// When time alone makes a difference.
     pub(crate) fn wake_at(&self, now: Timestamp) -> Option<Timestamp> {
         if self.finished {
@@ -130,6 +138,7 @@ impl Machine {
                 self.looking = false;
                 self.look_failures = 0;
                 self.look_at = None;
+                self.memory.saw(&seen);
                 self.seen = Some(Arc::new(seen));
                 self.undecided = true;
             }
@@ -144,6 +153,10 @@ impl Machine {
             }
             Event::Acted(action, result) => self.acted(&action, result, now, &mut commands),
             Event::Published(result) => self.published(result, now),
+            Event::Probed(told) => {
+                let Told { container, id, kind, success } = told;
+                self.undecided |= self.memory.probed(&self.pod, &container, &id, kind, success);
+            }
             Event::Time => {}
         }
         self.step(node, now, &mut commands);

@@ -1,6 +1,7 @@
 //! The whole loop (dispatcher, workers, core) against the fake runtime on a virtual clock: single stories, and lives drawn
 //! from seeds with failures, lost events and crashes, watched by checkers that share no code with what they check.
 
+mod probes;
 mod seeds;
 mod stories;
 mod world;

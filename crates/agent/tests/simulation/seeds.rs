@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ExecAction, Pod, Probe};
 use podd_core::pod::ContainerState;
-use podd_cri::fake::{Behaviour, Fault, OnStop, Pull};
+use podd_cri::fake::{Behaviour, ExecReply, Fault, OnStop, Pull};
 use tonic::Code;
 
 use crate::{pod, world::World};
@@ -101,6 +101,7 @@ async fn life(mut dice: Dice) {
     let mut world = World::new();
     behave(&world, &mut dice);
     world.start_agent();
+    answer_probes(&world, &mut dice);
     break_things(&world, &mut dice);
     for n in 0..DEEDS {
         deed(&mut world, &mut dice, n).await;
@@ -162,6 +163,7 @@ fn calm(world: &World) {
     for name in ["a", "b", "c"] {
         world.fake.behave(name, [Behaviour::run_forever()]);
     }
+    world.fake.on_exec(|_, _| ExecReply::default());
     for image in IMAGES {
         world.fake.pull(image, Pull::default());
     }
@@ -251,7 +253,38 @@ fn drawn(dice: &mut Dice, n: usize) -> Pod {
     let mut pod = pod(&format!("p{n}"), policy, &["i", "j"][..inits], &["a", "b", "c"][..regulars]);
     let spec = pod.spec.as_mut().expect("a spec");
     spec.termination_grace_period_seconds = Some(dice.pick(&[0, 5, 30, 30, 60]));
+    for container in &mut spec.containers {
+        container.readiness_probe = drawn_probe(dice);
+        container.liveness_probe = drawn_probe(dice);
+        container.startup_probe = drawn_probe(dice);
+        if let Some(probe) = &mut container.liveness_probe {
+            probe.termination_grace_period_seconds = dice.pick(&[None, None, Some(1), Some(90)]);
+        }
+    }
     pod
+}
+
+/// A probe, or none.
+fn drawn_probe(dice: &mut Dice) -> Option<Probe> {
+    let exec = ExecAction { command: Some(vec!["probe".to_owned()]) };
+    dice.one_in(3).then(|| Probe {
+        exec: Some(exec),
+        initial_delay_seconds: dice.pick(&[None, Some(3), Some(40)]),
+        period_seconds: dice.pick(&[None, Some(1), Some(5)]),
+        timeout_seconds: dice.pick(&[None, Some(3)]),
+        failure_threshold: dice.pick(&[None, Some(1), Some(10)]),
+        ..Probe::default()
+    })
+}
+
+/// What is asked of containers they answer, slowly, wrongly, too late.
+fn answer_probes(world: &World, dice: &mut Dice) {
+    let (rarity, mut own) = (dice.pick(&[2, 10, 1000]), Dice(dice.next()));
+    world.fake.on_exec(move |_, _| ExecReply {
+        exit_code: i32::from(own.one_in(rarity)),
+        after: Duration::from_millis(if own.one_in(rarity) { own.below(5_000) } else { own.below(20) }),
+        ..ExecReply::default()
+    });
 }
 
 fn is_deleted(world: &World, uid: &str) -> bool {
@@ -275,7 +308,10 @@ fn is_settled(world: &World, uid: &str) -> bool {
     // What nobody will ask for again is removed.
     let dead = |name: &str| truth.instances(name).filter(|c| c.exit().is_some()).count();
     let is_tidy = spec.containers.iter().all(|c| dead(&c.name) <= 1);
-    let agree = spec.containers.iter().all(|c| runs(&c.name) == told_running(&c.name));
+    // And what runs is well, now that all is.
+    let told_ready = |name: &str| status.container_statuses.iter().flatten().any(|s| s.name == name && s.ready);
+    let well = |name: &str| runs(name) == told_running(name) && runs(name) == told_ready(name);
+    let agree = spec.containers.iter().all(|c| well(&c.name));
     match (status.phase.as_deref(), spec.restart_policy.as_deref()) {
         (Some("Running"), Some("Always")) => agree && is_tidy && spec.containers.iter().all(|c| runs(&c.name)),
         (Some("Running"), _) => agree && is_tidy && spec.containers.iter().any(|c| runs(&c.name)),

@@ -113,7 +113,8 @@ pub struct Watch {
 pub fn watches(pod: &Pod, goal: &Goal, seen: &Observation, memory: &Memory) -> Vec<Watch> {
     // A pod that is stopped stays as ready as it is; its life is not in question any more.
     let kinds: &[ProbeKind] = match goal {
-        Goal::Run if !is_terminal(pod) => &[ProbeKind::Startup, ProbeKind::Liveness, ProbeKind::Readiness],
+        _ if is_terminal(pod) => &[],
+        Goal::Run => &[ProbeKind::Startup, ProbeKind::Liveness, ProbeKind::Readiness],
         Goal::Stop { .. } => &[ProbeKind::Readiness],
         _ => &[],
     };

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec};
 
-use super::{check, data, distinct, one_of, resources, security, volume};
+use super::{check, data, distinct, one_of, probes, resources, security, volume};
 use crate::field::FieldError;
 use crate::names;
 
@@ -17,6 +17,9 @@ pub(super) fn containers(spec: &PodSpec, path: &str, volumes: &HashSet<&str>, er
     for (at, one) in each(spec, path) {
         container(one, &at, volumes, host_network, errors);
         data::environment(one, &at, spec.volumes.as_deref().unwrap_or_default(), errors);
+        if !at.contains(".initContainers[") || crate::pod::is_sidecar(one) {
+            probes::container(one, &at, errors);
+        }
         security::container(one, spec, &at, errors);
     }
     distinct(each(spec, path).map(|(at, one)| (format!("{at}.name"), one.name.as_str())), errors);
@@ -104,7 +107,7 @@ fn ports(ports: &[ContainerPort], path: &str, host_network: bool, errors: &mut V
     );
 }
 
-fn in_range(port: i32, path: &str, errors: &mut Vec<FieldError>) {
+pub(super) fn in_range(port: i32, path: &str, errors: &mut Vec<FieldError>) {
     if !(1..=65_535).contains(&port) {
         errors.push(FieldError::invalid(path, port, "must be between 1 and 65535, inclusive"));
     }

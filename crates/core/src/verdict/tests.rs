@@ -11,10 +11,6 @@ fn refused(spec: Value) -> Vec<String> {
 fn what_the_table_lacks_is_refused_by_name() {
     let table = [
         (
-            json!({"containers": [{"name": "a", "livenessProbe": {"exec": {"command": ["x"]}}}]}),
-            vec!["spec.containers[0].livenessProbe"],
-        ),
-        (
             json!({"volumes": [{"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]}),
             vec!["spec.volumes[0].projected.sources[0].serviceAccountToken"],
         ),
@@ -63,8 +59,6 @@ fn the_rest_of_the_pod_api_is_refused_by_name() {
         json!({"containers": [container]})
     };
     let in_container = [
-        (json!({"readinessProbe": {"periodSeconds": 1}}), "readinessProbe"),
-        (json!({"startupProbe": {"periodSeconds": 1}}), "startupProbe"),
         (json!({"lifecycle": {"preStop": {"tcpSocket": {"port": 1}}}}), "lifecycle.preStop.tcpSocket"),
         (json!({"volumeDevices": [{"name": "v", "devicePath": "/d"}]}), "volumeDevices"),
         (json!({"resizePolicy": [{"resourceName": "cpu"}]}), "resizePolicy"),
@@ -75,7 +69,6 @@ fn the_rest_of_the_pod_api_is_refused_by_name() {
     let in_spec = [
         (json!({"ephemeralContainers": [{"name": "e"}]}), "ephemeralContainers"),
         (json!({"imagePullSecrets": [{"name": "s"}]}), "imagePullSecrets"),
-        (json!({"readinessGates": [{"conditionType": "x"}]}), "readinessGates"),
         (json!({"resources": {"limits": {"cpu": "1"}}}), "resources"),
         (json!({"serviceAccountName": "other"}), "serviceAccountName"),
         (json!({"setHostnameAsFQDN": true}), "setHostnameAsFQDN"),

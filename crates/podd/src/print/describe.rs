@@ -105,6 +105,11 @@ fn pod(pod: &Value, out: &mut Out) {
             container(one, seen.unwrap_or(&Value::Null), out);
         }
     }
+    let gates = spec["readinessGates"].as_array().into_iter().flatten().map(|gate| text(&gate["conditionType"]));
+    let gates: Vec<String> = gates.collect();
+    if !gates.is_empty() {
+        out.field("Readiness Gates", &gates.join(", "));
+    }
     conditions(&status["conditions"], out);
     volumes(&spec["volumes"], out);
     out.field("QoS Class", &text(&status["qosClass"]));
@@ -134,6 +139,12 @@ fn container(one: &Value, status: &Value, out: &mut Out) {
         let amounts: Vec<String> = pairs(&one["resources"][field]).map(|(k, v)| format!("{k} {v}")).collect();
         if !amounts.is_empty() {
             row(title, &amounts.join(", "));
+        }
+    }
+    for (title, field) in [("Liveness", "livenessProbe"), ("Readiness", "readinessProbe"), ("Startup", "startupProbe")]
+    {
+        if one[field].is_object() {
+            row(title, &super::probes::line(&one[field]));
         }
     }
     let environment: Vec<String> = one["env"]
@@ -326,7 +337,8 @@ mod tests {
     #[test]
     fn a_pod_is_told_with_its_containers_and_events() {
         let pod = json!({"metadata": {"name": "web", "namespace": "default"}, "spec": {"nodeName": "n",
-            "containers": [{"name": "c", "image": "nginx", "ports": [{"containerPort": 80, "hostPort": 8080}]}]},
+            "readinessGates": [{"conditionType": "example.com/open"}], "containers": [{"name": "c", "image": "nginx",
+                "livenessProbe": {"tcpSocket": {"port": 80}}, "ports": [{"containerPort": 80, "hostPort": 8080}]}]},
             "status": {"phase": "Running", "podIP": "10.85.0.2", "containerStatuses": [{"name": "c", "ready": false, "restartCount": 2,
                 "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 3, "reason": "Error"}}}]}});
         let event = json!({"type": "Warning", "reason": "BackOff", "message": "Back-off", "count": 3, "lastTimestamp": "2026-01-01T00:00:00Z", "firstTimestamp": "2026-01-01T00:00:00Z"});
@@ -335,6 +347,8 @@ mod tests {
         for part in [
             "Name:             web",
             "80/TCP (host :8080)",
+            "Liveness:       tcp-socket :80 delay=0s",
+            "Readiness Gates:  example.com/open",
             "CrashLoopBackOff",
             "Exit Code:",
             "BackOff   5s (x3 over 5s)",

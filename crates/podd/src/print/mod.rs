@@ -3,6 +3,7 @@
 mod describe;
 pub(crate) mod jsonpath;
 mod pod;
+mod probes;
 mod storage;
 mod table;
 pub(crate) mod why;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 /// Expands the references of one text.
-pub(super) fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
+pub(crate) fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
     expand_with(text, |name| known.get(name).cloned().unwrap_or_else(|| format!("$({name})")))
 }
 

@@ -11,9 +11,11 @@ use super::super::{
     services::{Prepared, PublishError},
     wish::Wish,
 };
+use crate::probes::Told;
 
 /// What happens to a worker.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, on its way from a job to the machine")]
 pub(crate) enum Event {
     /// Something else is wanted.
     Wish(Wish),
@@ -25,6 +27,8 @@ pub(crate) enum Event {
     Acted(Action, Result<Acted, Failure>),
     /// A publication has ended.
     Published(Result<(), PublishError>),
+    /// A probe has told something.
+    Probed(Told),
     /// It is time.
     Time,
 }

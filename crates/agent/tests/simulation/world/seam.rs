@@ -9,6 +9,7 @@
 //! - *Promises*: whoever is told to stop gets the grace that was promised, no less and no more.
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -39,6 +40,8 @@ pub(super) struct Seam {
     fake: FakeRuntime,
     outside: Arc<Outside>,
     under_way: Arc<Mutex<Vec<Deed>>>,
+    /// When each container that was told to end was to be killed, by id.
+    told: Mutex<BTreeMap<String, Timestamp>>,
 }
 
 /// Something short that is under way.
@@ -64,7 +67,7 @@ impl Drop for UnderWay {
 
 impl Seam {
     pub(super) fn new(fake: FakeRuntime, outside: Arc<Outside>) -> Seam {
-        Seam { fake, outside, under_way: Arc::default() }
+        Seam { fake, outside, under_way: Arc::default(), told: Mutex::default() }
     }
 
     fn now(&self) -> Timestamp {
@@ -132,19 +135,30 @@ impl Seam {
     }
 
     /// A container that is told to end gets what it was promised: the end of its pod's deletion if that was asked for,
-    /// its pod's own grace otherwise.
-    fn keeps_promise(&self, pod: &str, timeout: i64) {
+    /// its pod's own grace otherwise, or that of a probe of its own.
+    fn keeps_promise(&self, pod: &str, id: &str, timeout: i64) {
         let now = self.now();
+        let name = self.truth(pod).containers.iter().find(|c| c.id == id).map(|c| c.name.clone());
         let state = self.outside.state();
         let Some(life) = state.lives.get(pod) else { return };
+        let of_a_probe = life.pod.spec.iter().flat_map(|spec| &spec.containers).any(|container| {
+            let probes = [&container.liveness_probe, &container.startup_probe];
+            let mut graces = probes.into_iter().flatten().filter_map(|probe| probe.termination_grace_period_seconds);
+            name.as_ref() == Some(&container.name) && graces.any(|grace| grace.max(LEAST_GRACE) == timeout)
+        });
         let own = life.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
         let (promise, is_there, resting) = (life.promise, state.objects.contains_key(pod), state.resting);
         drop(state);
         let own = own.max(LEAST_GRACE);
         let end = now + SignedDuration::from_secs(timeout);
         let least = now + SignedDuration::from_secs(LEAST_GRACE);
+        // Whoever is told again has what is left.
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = told.get(id).is_some_and(|first| end <= *first + ROUNDED);
+        told.entry(id.to_owned()).or_insert(end);
+        drop(told);
         match promise {
-            None if resting && timeout <= own => {}
+            None if (resting && timeout <= own) || of_a_probe || left => {}
             None if timeout != own => self.blame(pod, format_args!("a grace of {timeout} s, its own is {own} s")),
             // Of what is asked for at this moment it need not have heard.
             Some((at, asked)) if asked < now => {
@@ -288,8 +302,16 @@ impl RuntimeService for Seam {
     async fn stop_container(&self, ask: Request<v1::StopContainerRequest>) -> Answer<v1::StopContainerResponse> {
         let v1::StopContainerRequest { container_id, timeout } = ask.get_ref();
         let pod = pod_of_container(&self.fake, container_id).unwrap_or_default();
-        self.keeps_promise(&pod, *timeout);
+        self.keeps_promise(&pod, container_id, *timeout);
         self.fake.stop_container(ask).await
+    }
+
+    async fn exec_sync(&self, ask: Request<v1::ExecSyncRequest>) -> Answer<v1::ExecSyncResponse> {
+        let pod = pod_of_container(&self.fake, &ask.get_ref().container_id).unwrap_or_default();
+        if self.outside.state().lives.get(&pod).is_some_and(|life| life.ended_at.is_some_and(|at| at < self.now())) {
+            self.blame(&pod, "a probe in a pod that has ended");
+        }
+        self.fake.exec_sync(ask).await
     }
 
     async fn remove_container(&self, ask: Request<v1::RemoveContainerRequest>) -> Answer<v1::RemoveContainerResponse> {
