@@ -206,6 +206,14 @@ impl Node {
         nft::tables(self.kept.holder).expect("the kernel lists nft tables")
     }
 
+    /// Every process in the control groups of pods: containers, and neither shims nor the name server.
+    pub fn pod_processes(&self) -> Vec<i32> {
+        let of_pods = |pid: &i32| {
+            std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|own| own.contains("/kubepods"))
+        };
+        self.processes().into_iter().filter(of_pods).collect()
+    }
+
     /// Every process in the node's control groups.
     pub fn processes(&self) -> Vec<i32> {
         let mut pids: Vec<i32> = self.cgroups().iter().flat_map(|top| processes_below(top)).collect();

@@ -55,7 +55,7 @@ fn exit_codes_are_kept_and_policies_followed() {
 fn a_pod_deleted_while_the_agent_is_away_is_gone_when_it_is_back() {
     let mut node = Node::with_agent();
     node.apply_and_wait(&pod("a", "", FOR_EVER));
-    let running = node.processes();
+    let running = node.pod_processes();
     node.podd(&["delete", "pod", "a", "--wait=false"]).ok();
     node.kill_agent();
     node.start_agent();

@@ -187,7 +187,7 @@ async fn kube_rs_runs_a_pod_from_its_creation_to_its_end() -> anyhow::Result<()>
     })
     .await?;
     assert!(pods.get_opt("a").await?.is_none());
-    let left = node.processes();
+    let left = node.pod_processes();
     assert!(left.is_empty(), "{left:?}");
     Ok(())
 }
@@ -245,6 +245,6 @@ fn pythons_kubernetes_package_runs_a_pod_from_its_creation_to_its_end() {
         "missing 404 NotFound",
     ];
     assert_eq!(lines, wanted, "{}", told.stderr);
-    let left = node.processes();
+    let left = node.pod_processes();
     assert!(left.is_empty(), "{left:?}");
 }

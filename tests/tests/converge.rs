@@ -60,7 +60,7 @@ fn what_the_files_do_not_name_any_more_is_pruned_by_label() {
         config_map("one", "app: x"),
         config_map("two", "app: x")
     );
-    let file = node.file("both.yaml", &format!("{both}---\n{}", config_map("else", "app: y")));
+    let file = node.file("both.yaml", &format!("{both}---\n{}", config_map("else", "app: other")));
     let refusal = node.podd(&["apply", "--prune", "-f", &file]);
     assert!(refusal.refused().contains("--prune") && refusal.stderr.contains("-l LABELS"), "{}", refusal.stderr);
     // Only what has the labels is applied.

@@ -69,7 +69,7 @@ fn a_deletion_that_was_cut_off_is_finished() {
         });
     }
     wait_for(SOON, "nothing runs", || {
-        let left = node.processes();
+        let left = node.pod_processes();
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
     });
 }

@@ -22,7 +22,7 @@ fn a_pod_that_is_active_for_too_long_fails() {
     let message = node.field("pod/p", "/status/message");
     assert_eq!(message, "Pod was active on the node longer than the specified deadline");
     assert_eq!(node.field("pod/p", "/status/containerStatuses/0/state/terminated/exitCode"), "137");
-    assert!(node.processes().is_empty(), "nothing of it runs");
+    assert!(node.pod_processes().is_empty(), "nothing of it runs");
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn a_hook_before_the_stop_is_paid_from_the_grace() {
     let begun = Instant::now();
     node.podd(&["delete", "pod", "p"]).ok();
     assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
-    assert!(node.processes().is_empty(), "nothing is left of it");
+    assert!(node.pod_processes().is_empty(), "nothing is left of it");
 }
 
 #[test]

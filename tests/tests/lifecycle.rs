@@ -54,10 +54,7 @@ fn a_container_that_ignores_its_signal_has_its_grace_and_no_more() {
     let took = begun.elapsed();
     assert!(took >= Duration::from_secs(1), "it had its grace: {took:?}");
     assert!(took < Duration::from_secs(5), "and was killed after it: {took:?}");
-    let of_pods =
-        |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|own| own.contains("/kubepods"));
-    let left: Vec<i32> = node.processes().into_iter().filter(of_pods).collect();
-    assert!(left.is_empty(), "nothing runs on: {left:?}");
+    assert!(node.pod_processes().is_empty(), "nothing runs on");
 }
 
 #[test]

@@ -138,7 +138,7 @@ fn nginx_and_python_from_a_registry_run_as_one_pod() {
 
     let begun = Instant::now();
     assert_eq!(node.podd(&["delete", "-f", MANIFEST]).ok(), "pod \"site\" deleted\n");
-    let left = node.processes();
+    let left = node.pod_processes();
     assert!(left.is_empty(), "{left:?}");
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(15), "both heed their signals, nginx the one of its image: {took:?}");

@@ -47,7 +47,7 @@ fn a_container_has_the_default_capabilities_filter_and_paths() {
     assert_eq!(lines[1..5], ["2", "1", "0", "1"], "{said}");
     assert_eq!(
         lines[5].trim(),
-        "core fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero",
+        "core fd full mqueue null ptmx pts random shm stderr stdin stdout termination-log tty urandom zero",
         "{said}"
     );
 }

@@ -67,7 +67,7 @@ fn a_sidecar_that_ends_is_started_again_and_does_not_keep_its_pod_alive() {
     node.wait_field("pod/p", "/status/phase", "Succeeded");
     assert!(node.field("pod/p", "/status/initContainerStatuses/0/restartCount").parse::<u32>().expect("a count") >= 1);
     wait_for(SOON, "nothing of it runs", || {
-        let left = node.processes().len();
+        let left = node.pod_processes().len();
         if left == 0 { Ok(()) } else { Err(left.to_string()) }
     });
 }

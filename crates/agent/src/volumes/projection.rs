@@ -246,7 +246,7 @@ mod tests {
                 json!({"downwardAPI": {"items": [
                 {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
                 {"path": "cpu", "mode": 0o600, "resourceFieldRef": {"containerName": "c", "resource": "limits.cpu", "divisor": "1m"}}]}}),
-                "cpu 600 250|labels 644 a=\"1\"",
+                r#"cpu 600 250|labels 644 a=\"1\""#,
             ),
             (
                 json!({"projected": {"defaultMode": 0o440, "sources": [

@@ -17,9 +17,8 @@ pub(super) fn containers(spec: &PodSpec, path: &str, volumes: &HashSet<&str>, er
     for (at, one) in each(spec, path) {
         container(one, &at, volumes, host_network, errors);
         data::environment(one, &at, spec.volumes.as_deref().unwrap_or_default(), errors);
-        if !at.contains(".initContainers[") || crate::pod::is_sidecar(one) {
-            probes::container(one, &at, errors);
-        }
+        let once = at.contains(".initContainers[") && !crate::pod::is_sidecar(one);
+        probes::container(one, once, &at, errors);
         security::container(one, spec, &at, errors);
     }
     distinct(each(spec, path).map(|(at, one)| (format!("{at}.name"), one.name.as_str())), errors);

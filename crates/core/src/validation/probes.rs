@@ -11,8 +11,8 @@ use crate::names;
 
 const HEADER_RULE: &str = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')";
 
-/// The probes of a container at `path` that can have any.
-pub(super) fn container(one: &Container, path: &str, errors: &mut Vec<FieldError>) {
+/// The probes of a container at `path`. One that runs `once` has none.
+pub(super) fn container(one: &Container, once: bool, path: &str, errors: &mut Vec<FieldError>) {
     let all = [
         ("livenessProbe", &one.liveness_probe),
         ("readinessProbe", &one.readiness_probe),
@@ -21,6 +21,10 @@ pub(super) fn container(one: &Container, path: &str, errors: &mut Vec<FieldError
     for (name, probe) in all {
         let Some(wanted) = probe else { continue };
         let path = format!("{path}.{name}");
+        if once {
+            errors.push(FieldError::forbidden(path, "may not be set for init containers without restartPolicy=Always"));
+            continue;
+        }
         probe_of(wanted, &path, errors);
         if name == "readinessProbe" {
             if let Some(grace) = wanted.termination_grace_period_seconds {

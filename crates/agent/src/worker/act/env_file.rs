@@ -98,7 +98,7 @@ mod tests {
             ("D", Ok(None)),
             ("E", Ok(None)),
             ("F", Ok(Some("$(A) \\n"))),
-            ("G", Err("invalid environment variable format at line 10: value must be enclosed in single quotes")),
+            ("G", Err("invalid environment variable format at line 11: value must be enclosed in single quotes")),
         ];
         for (key, want) in table {
             let found = find(file, key);
