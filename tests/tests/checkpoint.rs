@@ -1,4 +1,5 @@
 //! CheckpointContainer: with the machine's CRIU where it works, with a stand-in for what does not depend on it.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod world;
 
@@ -73,7 +74,10 @@ async fn goes_on(runtime: &Runtime, bench: &Bench, id: &str) {
 }
 
 fn names(directory: &Path) -> Vec<String> {
-    std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    std::fs::read_dir(directory)
+        .expect("a directory can be read")
+        .map(|entry| entry.expect("an entry can be read").file_name().into_string().expect("a plain name"))
+        .collect()
 }
 
 fn files(archive: impl std::io::Read) -> BTreeMap<String, Vec<u8>> {

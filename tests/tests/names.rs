@@ -75,10 +75,9 @@ fn names_resolve_while_the_agent_is_away_and_again_when_the_server_was_killed() 
     };
     let [server] = servers(&node)[..] else { panic!("{:?}", servers(&node)) };
     // From a container, without the agent: in the network of its process.
-    let container = node
-        .processes()
-        .into_iter()
-        .find(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"sleep\0100000")));
+    let container = node.processes().into_iter().find(|pid| {
+        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"sleep\x00100000"))
+    });
     let container = container.expect("a container").to_string();
     node.kill_agent();
     let inside =

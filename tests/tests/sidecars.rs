@@ -49,7 +49,7 @@ fn a_sidecar_starts_first_and_ends_last() {
         || if lines(&node).len() == 4 { Ok(()) } else { Err(format!("{:?}", lines(&node))) },
     );
     assert_eq!(lines(&node), ["first runs", "init runs", "second runs", "app runs"]);
-    assert_eq!(node.field("pod/p", "/status/initContainerStatuses/0/state/running").is_empty(), false);
+    assert!(!node.field("pod/p", "/status/initContainerStatuses/0/state/running").is_empty());
     node.podd(&["delete", "pod", "p"]).ok();
     assert_eq!(lines(&node)[4..], ["app ends", "second ends", "first ends"]);
 }

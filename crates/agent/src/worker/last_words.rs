@@ -50,7 +50,6 @@ pub(super) fn mount(
 }
 
 /// `<pod>/containers/<name>/<restart count>`, empty, and open to whatever user the container runs as.
-
 fn make(settings: &Settings, uid: &str, container: &str, restarts: u32) -> io::Result<PathBuf> {
     let directory = settings.pods_dir.join(uid).join("containers").join(container);
     std::fs::create_dir_all(&directory)?;

@@ -86,19 +86,15 @@ fn handler(hook: &LifecycleHandler, grace: Option<i64>, path: &str, errors: &mut
         errors.push(FieldError::forbidden(format!("{path}.{further}"), "may not specify more than 1 handler type"));
     }
     let at = format!("{path}.{first}");
-    match (&hook.exec, &hook.sleep) {
-        (Some(action), _) => {
-            if action.command.as_ref().is_none_or(Vec::is_empty) {
-                errors.push(FieldError::required(format!("{at}.command"), ""));
-            }
+    if let Some(action) = &hook.exec {
+        if action.command.as_ref().is_none_or(Vec::is_empty) {
+            errors.push(FieldError::required(format!("{at}.command"), ""));
         }
-        (None, Some(sleep)) => {
-            if let Some(grace) = grace.filter(|grace| !(0..=*grace).contains(&sleep.seconds)) {
-                let detail = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
-                errors.push(FieldError::invalid(at, sleep.seconds, detail));
-            }
-        }
-        _ => {}
+    } else if let Some(sleep) = &hook.sleep
+        && let Some(grace) = grace.filter(|grace| !(0..=*grace).contains(&sleep.seconds))
+    {
+        let detail = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
+        errors.push(FieldError::invalid(at, sleep.seconds, detail));
     }
 }
 

@@ -4,7 +4,6 @@ use anyhow::bail;
 use futures::AsyncReadExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams, LogParams};
-use serde_json::Value;
 
 use super::{api_error, describe, objects, pod_name};
 use crate::cli::Why;
@@ -62,7 +61,7 @@ async fn gone(client: &kube::Client, namespace: &str, name: &str) -> anyhow::Res
     for event in list.map_err(api_error)?.items {
         let event = serde_json::to_value(event)?;
         let about = &event["involvedObject"];
-        if about["kind"] == "Pod" && about["name"] == Value::from(name) {
+        if about["kind"] == "Pod" && about["name"] == name {
             events.push(event);
         }
     }
