@@ -1,14 +1,17 @@
 //! Whether a volume is what a claim asks for.
 
 use k8s_openapi::{
-    api::core::v1::{PersistentVolume, PersistentVolumeClaim},
+    api::core::v1::{PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec},
     apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
 
 use super::number;
 
-/// Why a volume does not fit a claim; none if it does.
-pub(super) fn objection(claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> Option<&'static str> {
+/// The label that holds a node's name.
+const HOSTNAME: &str = "kubernetes.io/hostname";
+
+/// Why a volume does not fit a claim whose pods run on this node; none if it does.
+pub(super) fn objection(claim: &PersistentVolumeClaim, volume: &PersistentVolume, node: &str) -> Option<&'static str> {
     let (Some(wanted), Some(spec)) = (&claim.spec, &volume.spec) else { return Some("spec is missing") };
     let class = |name: &Option<String>| name.clone().unwrap_or_default();
     let mode = |mode: &Option<String>| mode.clone().unwrap_or_else(|| "Filesystem".into());
@@ -25,9 +28,31 @@ pub(super) fn objection(claim: &PersistentVolumeClaim, volume: &PersistentVolume
         Some("incompatible accessMode")
     } else if !wanted.selector.as_ref().is_none_or(|selector| selects(selector, volume)) {
         Some("its labels do not match the selector")
+    } else if !is_reached(spec, node) {
+        Some("its nodeAffinity does not match this node")
     } else {
         None
     }
+}
+
+/// Whether a volume can be used on the node. Terms are alternatives; of the node's labels only its name is known here, so
+/// that other labels decide nothing.
+fn is_reached(volume: &PersistentVolumeSpec, node: &str) -> bool {
+    let required = volume.node_affinity.as_ref().and_then(|affinity| affinity.required.as_ref());
+    required.is_none_or(|required| {
+        required.node_selector_terms.iter().any(|term| {
+            let by_name = term.match_expressions.iter().flatten().filter(|one| one.key == HOSTNAME);
+            by_name.into_iter().all(|one| {
+                let named = one.values.iter().flatten().any(|value| value == node);
+                match one.operator.as_str() {
+                    "In" => named,
+                    "NotIn" => !named,
+                    "DoesNotExist" => false,
+                    _ => true,
+                }
+            })
+        })
+    })
 }
 
 /// Why no volume can be made for a claim; none if one can.

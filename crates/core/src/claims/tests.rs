@@ -332,3 +332,33 @@ fn a_claim_that_another_pod_of_that_name_left_goes_before_the_new_one_is_made() 
     assert!(claim.metadata.deletion_timestamp.is_none() && is_owned_by(&claim, &objects.pods[0]));
     assert_eq!(objects.phase("p-v"), "Bound");
 }
+
+#[test]
+fn a_volume_that_another_node_has_is_not_taken() {
+    let on = |node: &str, operator: &str| {
+        json!({"nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions":
+            [{"key": "kubernetes.io/hostname", "operator": operator, "values": [node]}]}]}}})
+    };
+    let table = [("node", "In", "Bound"), ("other", "In", "Pending"), ("node", "NotIn", "Pending")];
+    for (node, operator, want) in table {
+        let mut objects = Objects::new();
+        objects.volume("disk", on(node, operator));
+        objects.claim("data", json!({"storageClassName": ""}));
+        objects.settle();
+        assert_eq!(objects.phase("data"), want, "{operator} {node}");
+    }
+}
+
+#[test]
+fn volumes_of_another_provisioner_do_not_grow() {
+    let mut objects = Objects::new();
+    objects.volume("disk", json!({}));
+    let by = [(PROVISIONED_BY.to_owned(), "ebs.csi.aws.com".to_owned())].into();
+    objects.volume_of("disk").metadata.annotations = Some(by);
+    objects.claim("data", json!({"storageClassName": "", "volumeName": "disk"}));
+    objects.settle();
+    let grown = json!({"requests": {"storage": "5Gi"}});
+    objects.of("data").spec.as_mut().unwrap().resources = Some(serde_json::from_value(grown).unwrap());
+    objects.settle();
+    assert_eq!(objects.of("data").status.clone().unwrap().capacity.unwrap()["storage"].0, "2Gi");
+}

@@ -154,13 +154,7 @@ fn source(spec: &PersistentVolumeSpec, errors: &mut Vec<FieldError>) {
         volume::host_path(&host_path.path, host_path.type_.as_deref(), "spec.hostPath", errors);
     }
     if let Some(local) = &spec.local {
-        if local.path.is_empty() {
-            errors.push(FieldError::required("spec.local.path", ""));
-        } else if !local.path.starts_with('/') {
-            errors.push(FieldError::invalid("spec.local.path", local.path.clone(), "must be an absolute path"));
-        } else if local.path.split('/').any(|part| part == "..") {
-            errors.push(FieldError::invalid("spec.local.path", local.path.clone(), "must not contain '..'"));
-        }
+        volume::host_path(&local.path, None, "spec.local", errors);
         if spec.node_affinity.as_ref().and_then(|affinity| affinity.required.as_ref()).is_none() {
             errors.push(FieldError::required("spec.nodeAffinity", "Local volume requires node affinity"));
         }
@@ -239,8 +233,12 @@ fn access_modes(modes: Option<&[String]>, path: &str, errors: &mut Vec<FieldErro
     for mode in modes.iter().filter(|mode| !ACCESS_MODES.contains(&mode.as_str())) {
         errors.push(FieldError::not_supported(&*at, mode.as_str(), ACCESS_MODES));
     }
-    if modes.len() > 1 && modes.iter().any(|mode| mode == "ReadWriteOncePod") {
-        errors.push(FieldError::forbidden(at, "may not use ReadWriteOncePod with other access modes"));
+    if modes.iter().any(|mode| mode == "ReadWriteOncePod") {
+        let detail = match modes {
+            [_] => "podd does not keep other pods from a volume; use ReadWriteOnce and let one pod name the claim",
+            _ => "may not use ReadWriteOncePod with other access modes",
+        };
+        errors.push(FieldError::forbidden(at, detail));
     }
 }
 
@@ -290,6 +288,10 @@ mod tests {
             (
                 json!({"accessModes": ["ReadWriteOncePod", "ReadOnlyMany"]}),
                 "spec.accessModes: Forbidden: may not use ReadWriteOncePod with other access modes",
+            ),
+            (
+                json!({"accessModes": ["ReadWriteOncePod"]}),
+                "spec.accessModes: Forbidden: podd does not keep other pods from a volume; use ReadWriteOnce",
             ),
             (json!({"resources": {}}), "spec.resources[storage]: Required value"),
             (
