@@ -94,36 +94,9 @@ pub struct Agent {
     resources: NodeResources,
     router: Router,
     /// The node's own name server, where it has one.
-    names: Option<RunningNames>,
+    names: Option<names::Running>,
     tasks: JoinSet<()>,
     shutdown: CancellationToken,
-}
-
-/// The task that keeps the name server up, and what is needed to take the server away.
-struct RunningNames {
-    run: std::path::PathBuf,
-    group: podd_cgroup::Group,
-    stop: CancellationToken,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl RunningNames {
-    /// Nobody looks after the server any more; it goes on.
-    async fn leave(&mut self) {
-        self.stop.cancel();
-        if let Err(error) = (&mut self.task).await {
-            warn!(%error, "the task of the name server");
-        }
-    }
-
-    /// Ends the server.
-    async fn end(self) {
-        names::end(&self.run).await;
-        let group = self.group;
-        if let Err(error) = blocking(move || group.remove(PATIENCE)).await {
-            warn!(%error, "remove the control group of the name server");
-        }
-    }
 }
 
 impl Agent {
@@ -148,23 +121,7 @@ impl Agent {
         let rules = Rules { sysctls: config.sysctls.clone(), apparmor: machine::has_apparmor() };
         let cgroups =
             PodCgroups::new(Hierarchy::detect(config.cgroup_root.trim_start_matches('/'))?, config.pod_pids_limit);
-        let names_group = match config.name_server.as_ref().filter(|_| config.cluster_dns.is_empty()) {
-            Some(with) => {
-                let group = Hierarchy::detect(config.cgroup_root.trim_start_matches('/'))?.group(&with.group)?;
-                Some((with.clone(), group))
-            }
-            None => None,
-        };
-        let (names, addresses) = match names_group {
-            Some((with, group)) => {
-                let (run, resolv_conf) = (config.run.clone(), config.resolv_conf.clone());
-                let (server, addresses) = names::Server::new(with, runtime.clone(), run, resolv_conf, group.clone());
-                let stop = CancellationToken::new();
-                let task = tokio::spawn(server.run(stop.clone()));
-                (Some(RunningNames { run: config.run.clone(), group, stop, task }), addresses)
-            }
-            None => (None, names::Addresses::fixed(config.cluster_dns.clone())),
-        };
+        let (names, addresses) = names::start(&config, &runtime).await?;
         let tiers = cgroups.clone();
         blocking(move || tiers.ensure_tiers(&allocatable)).await?;
         let (recorder, writing) = Recorder::new(client.clone(), &config.node_name, shutdown.clone());
@@ -274,7 +231,7 @@ impl Agent {
                 tokio::join!(self.dispatcher.stop_pods(grace), strangers::remove(&self.runtime, grace));
             left.extend(strangers.err());
             if let Some(names) = self.names.take() {
-                names.end().await;
+                left.extend(names.end().await.err());
             }
         }
         // They stay where a pod is in them.
@@ -292,8 +249,9 @@ impl Agent {
 
 /// Whether the runtime's own handler can make a mount read-only with all below it. One that does not answer cannot.
 async fn recursive_read_only(runtime: &dyn RuntimeService) -> bool {
-    let status = runtime.status(tonic::Request::new(v1::StatusRequest { verbose: false })).await;
-    let handlers = status.map(|answer| answer.into_inner().runtime_handlers).unwrap_or_default();
+    let status = runtime.status(tonic::Request::new(v1::StatusRequest { verbose: false }));
+    let answer = timeout(PATIENCE, status).await.ok().and_then(Result::ok);
+    let handlers = answer.map(|answer| answer.into_inner().runtime_handlers).unwrap_or_default();
     let own = handlers.into_iter().find(|handler| handler.name.is_empty());
     own.and_then(|handler| handler.features).is_some_and(|features| features.recursive_read_only_mounts)
 }

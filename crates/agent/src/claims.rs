@@ -6,7 +6,7 @@
 mod act;
 mod lookup;
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use futures::{StreamExt, future::ready, stream, stream::BoxStream};
 use k8s_openapi::api::{
@@ -14,9 +14,10 @@ use k8s_openapi::api::{
     storage::v1::StorageClass,
 };
 use kube::{
-    Api, Client,
+    Api, Client, Resource,
     runtime::{
         WatchStreamExt,
+        reflector::{self, ObjectRef, Store, store::Writer},
         watcher::{self, Event, watcher},
     },
 };
@@ -27,10 +28,15 @@ use tracing::{debug, warn};
 
 pub(crate) use lookup::{Claims, Found};
 
-use crate::events::Recorder;
+use crate::{
+    events::{Recorder, Severity},
+    objects::DEADLINE,
+    resources::chain,
+};
 
-/// The pause after something failed.
+/// The pause after something failed; twice as long after each further time, up to the longest.
 const AGAIN: Duration = Duration::from_secs(2);
+const LONGEST: Duration = Duration::from_secs(60);
 /// How many changes are taken in before the next decision, at most.
 const TOGETHER: usize = 1000;
 
@@ -59,6 +65,7 @@ impl Controller {
         // What came together is decided on together.
         let mut changes = self.changes().ready_chunks(TOGETHER);
         let mut has_class = false;
+        let mut pause = AGAIN;
         loop {
             let mut failed = false;
             if !has_class {
@@ -68,16 +75,11 @@ impl Controller {
             if seen.is_whole() {
                 failed |= !self.turn(&seen, &mut told).await;
             }
-            let pause = async {
-                match failed {
-                    true => tokio::time::sleep(AGAIN).await,
-                    false => std::future::pending().await,
-                }
-            };
+            pause = if failed { pause } else { AGAIN };
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 // A timer and a stream lose nothing when their wait is cancelled.
-                () = pause => {}
+                () = tokio::time::sleep(pause), if failed => pause = LONGEST.min(pause * 2),
                 change = changes.next() => match change {
                     Some(changes) => changes.into_iter().for_each(|change| seen.take(change)),
                     None => return,
@@ -97,11 +99,13 @@ impl Controller {
     /// Does what is to be done now. False if something failed.
     async fn turn(&self, seen: &Seen, told: &mut BTreeMap<ClaimKey, String>) -> bool {
         let directory = self.directory.to_string_lossy();
+        let (claims, volumes) = (seen.claims.store.state(), seen.volumes.store.state());
+        let (classes, pods) = (seen.classes.store.state(), seen.pods.store.state());
         let world = World {
-            claims: seen.claims.all().collect(),
-            volumes: seen.volumes.all().collect(),
-            classes: seen.classes.all().collect(),
-            pods: seen.pods.all().collect(),
+            claims: claims.iter().map(Arc::as_ref).collect(),
+            volumes: volumes.iter().map(Arc::as_ref).collect(),
+            classes: classes.iter().map(Arc::as_ref).collect(),
+            pods: pods.iter().map(Arc::as_ref).collect(),
             node: &self.node,
             directory: &directory,
         };
@@ -115,8 +119,16 @@ impl Controller {
                     continue;
                 }
             }
-            if let Err(error) = self.act(seen, &action).await {
-                warn!(%error, ?action, "a claim's turn failed");
+            let outcome = match tokio::time::timeout(DEADLINE, self.act(seen, &action)).await {
+                Ok(outcome) => outcome.map_err(|error| chain(&error)),
+                Err(_) => Err("it takes too long".to_owned()),
+            };
+            if let Err(error) = outcome {
+                warn!(error, ?action, "a claim's turn failed");
+                if let Action::Provision { claim, .. } = &action {
+                    let message = format!("failed to provision volume: {error}");
+                    self.tell(seen, claim, Severity::Warning, "ProvisioningFailed", message);
+                }
                 well = false;
             }
         }
@@ -127,7 +139,7 @@ impl Controller {
 
 fn watch<K>(client: &Client, change: fn(Box<Event<K>>) -> Change) -> BoxStream<'static, Change>
 where
-    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let events = watcher(Api::<K>::all(client.clone()), watcher::Config::default()).default_backoff();
     events
@@ -138,69 +150,49 @@ where
         .boxed()
 }
 
-/// The objects of one kind, by namespace and name.
-struct Store<K> {
-    objects: BTreeMap<(String, String), K>,
-    /// A list that is coming in.
-    list: Option<BTreeMap<(String, String), K>>,
+/// The objects of one kind as they were seen.
+struct Kind<K: Resource<DynamicType = ()> + Clone + 'static> {
+    store: Store<K>,
+    writer: Writer<K>,
+    /// Its first list has come in.
     is_whole: bool,
 }
 
-impl<K> Default for Store<K> {
+impl<K: Resource<DynamicType = ()> + Clone + 'static> Default for Kind<K> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), list: None, is_whole: false }
+        let (store, writer) = reflector::store();
+        Self { store, writer, is_whole: false }
     }
 }
 
-impl<K: kube::Resource> Store<K> {
-    fn take(&mut self, event: Event<K>) {
-        let key = |object: &K| {
-            let meta = object.meta();
-            (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
-        };
-        match event {
-            Event::Init => self.list = Some(BTreeMap::new()),
-            Event::InitApply(object) => {
-                self.list.get_or_insert_default().insert(key(&object), object);
-            }
-            Event::InitDone => {
-                self.objects = self.list.take().unwrap_or_default();
-                self.is_whole = true;
-            }
-            Event::Apply(object) => {
-                self.objects.insert(key(&object), object);
-            }
-            Event::Delete(object) => {
-                self.objects.remove(&key(&object));
-            }
-        }
+impl<K: Resource<DynamicType = ()> + Clone + 'static> Kind<K> {
+    fn take(&mut self, event: &Event<K>) {
+        self.writer.apply_watcher_event(event);
+        self.is_whole |= matches!(event, Event::InitDone);
     }
 
-    fn all(&self) -> impl Iterator<Item = &K> {
-        self.objects.values()
-    }
-
-    fn get(&self, namespace: &str, name: &str) -> Option<&K> {
-        self.objects.get(&(namespace.to_owned(), name.to_owned()))
+    fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        let key = ObjectRef::new(name);
+        self.store.get(&if namespace.is_empty() { key } else { key.within(namespace) })
     }
 }
 
 /// What the controller has seen.
 #[derive(Default)]
 struct Seen {
-    claims: Store<PersistentVolumeClaim>,
-    volumes: Store<PersistentVolume>,
-    classes: Store<StorageClass>,
-    pods: Store<Pod>,
+    claims: Kind<PersistentVolumeClaim>,
+    volumes: Kind<PersistentVolume>,
+    classes: Kind<StorageClass>,
+    pods: Kind<Pod>,
 }
 
 impl Seen {
     fn take(&mut self, change: Change) {
         match change {
-            Change::Claim(event) => self.claims.take(*event),
-            Change::Volume(event) => self.volumes.take(*event),
-            Change::Class(event) => self.classes.take(*event),
-            Change::Pod(event) => self.pods.take(*event),
+            Change::Claim(event) => self.claims.take(&event),
+            Change::Volume(event) => self.volumes.take(&event),
+            Change::Class(event) => self.classes.take(&event),
+            Change::Pod(event) => self.pods.take(&event),
         }
     }
 

@@ -19,21 +19,24 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Pod;
-use podd_cgroup::Group;
+use podd_cgroup::{Group, Hierarchy};
 use podd_cri::RuntimeService;
 use podd_dns::{Entry, Table};
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::Config;
 use process::Process;
+pub(crate) use sandbox::is_sandbox;
 
 /// The longest that a pod waits for the first word of the server's address. Without it, it has the node's servers.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often the sandbox is looked at, and how soon what failed is tried again.
 const AGAIN: Duration = Duration::from_secs(10);
-/// The pause before a server that has ended is started again.
+/// The longest that the runtime may take for the sandbox.
+const CALLS: Duration = Duration::from_secs(60);
+/// The pause before a server that has ended is started again; twice as long after each further time.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// What the server needs.
@@ -65,36 +68,100 @@ impl Addresses {
     }
 }
 
-/// Keeps the server up.
-pub(crate) struct Server {
-    pub(crate) with: NameServer,
-    pub(crate) runtime: Arc<dyn RuntimeService>,
+/// The task that keeps a server up, and what is needed to take the server away.
+pub(crate) struct Running {
+    runtime: Arc<dyn RuntimeService>,
+    run: PathBuf,
+    group: Group,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// Starts to keep the node's server up, where it has one, and tells where it will listen. One that an earlier configuration
+/// had is ended.
+///
+/// # Errors
+/// When the machine's control groups cannot be read.
+pub(crate) async fn start(
+    config: &Config,
+    runtime: &Arc<dyn RuntimeService>,
+) -> Result<(Option<Running>, Addresses), podd_cgroup::Error> {
+    let with = config.name_server.as_ref().filter(|_| config.cluster_dns.is_empty());
+    let Some(with) = with else {
+        end(&config.run).await;
+        match tokio::time::timeout(PATIENCE, sandbox::remove_all(runtime)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(status)) => warn!(message = status.message(), "remove the sandbox of an old name server"),
+            Err(_) => warn!("the sandbox of an old name server is not removed in time"),
+        }
+        return Ok((None, Addresses::fixed(config.cluster_dns.clone())));
+    };
+    let group = Hierarchy::detect(config.cgroup_root.trim_start_matches('/'))?.group(&with.group)?;
+    let (addresses, known) = watch::channel(None);
+    let server = Server {
+        with: with.clone(),
+        runtime: runtime.clone(),
+        run: config.run.clone(),
+        resolv_conf: config.resolv_conf.clone(),
+        group: group.clone(),
+        addresses,
+    };
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(server.run(stop.clone()));
+    let running = Running { runtime: runtime.clone(), run: config.run.clone(), group, stop, task };
+    Ok((Some(running), Addresses(known)))
+}
+
+impl Running {
+    /// Nobody looks after the server any more; it goes on.
+    pub(crate) async fn leave(&mut self) {
+        self.stop.cancel();
+        if let Err(error) = (&mut self.task).await {
+            warn!(%error, "the task of the name server");
+        }
+    }
+
+    /// Ends the server and takes its sandbox away, for a node that goes down with its pods. After [`Running::leave`].
+    ///
+    /// # Errors
+    /// What is still there.
+    pub(crate) async fn end(self) -> Result<(), String> {
+        end(&self.run).await;
+        let removed = sandbox::remove_all(&self.runtime).await;
+        let group = self.group;
+        match tokio::task::spawn_blocking(move || group.remove(PATIENCE)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "remove the control group of the name server"),
+            Err(error) => warn!(%error, "remove the control group of the name server"),
+        }
+        removed.map_err(|status| format!("the sandbox of the name server: {}", status.message()))
+    }
+}
+
+/// Keeps a server up.
+struct Server {
+    with: NameServer,
+    runtime: Arc<dyn RuntimeService>,
     /// The run directory.
-    pub(crate) run: PathBuf,
-    pub(crate) resolv_conf: PathBuf,
+    run: PathBuf,
+    resolv_conf: PathBuf,
     /// The server's own group, beside those of the pods.
-    pub(crate) group: Group,
-    pub(crate) addresses: watch::Sender<Option<Vec<IpAddr>>>,
+    group: Group,
+    addresses: watch::Sender<Option<Vec<IpAddr>>>,
 }
 
 impl Server {
-    /// A server, and where its addresses will be told.
-    pub(crate) fn new(
-        with: NameServer,
-        runtime: Arc<dyn RuntimeService>,
-        run: PathBuf,
-        resolv_conf: PathBuf,
-        group: Group,
-    ) -> (Server, Addresses) {
-        let (addresses, known) = watch::channel(None);
-        (Server { with, runtime, run, resolv_conf, group, addresses }, Addresses(known))
-    }
-
-    /// Keeps it up until the agent ends; it goes on then.
-    pub(crate) async fn run(self, shutdown: CancellationToken) {
+    /// Keeps it up until `stop`; it goes on then.
+    async fn run(self, stop: CancellationToken) {
         let mut failed = false;
+        let mut pause = PAUSE;
         loop {
-            let process = match self.ensure().await {
+            // Cancelled, it leaves a sandbox that the next agent finds.
+            let ensured = tokio::select! {
+                () = stop.cancelled() => return,
+                ensured = tokio::time::timeout(CALLS, self.ensure()) => ensured,
+            };
+            let process = match ensured.unwrap_or_else(|_| Err("the runtime does not answer".to_owned())) {
                 Ok(process) => {
                     failed = false;
                     Some(process)
@@ -115,14 +182,23 @@ impl Server {
                     None => std::future::pending().await,
                 }
             };
-            tokio::select! {
-                () = shutdown.cancelled() => return,
+            let wait = tokio::select! {
+                () = stop.cancelled() => return,
                 // Neither loses anything when it is cancelled.
                 () = ended => {
                     info!("the name server has ended and is started again");
-                    tokio::time::sleep(PAUSE).await;
+                    let now = pause;
+                    pause = AGAIN.min(now * 2);
+                    now
                 }
-                () = tokio::time::sleep(AGAIN) => {}
+                () = tokio::time::sleep(AGAIN) => {
+                    pause = PAUSE;
+                    Duration::ZERO
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
             }
         }
     }
@@ -132,6 +208,9 @@ impl Server {
         let process = process::ensure(self, &sandbox).map_err(|error| format!("start the name server: {error}"))?;
         self.addresses.send_if_modified(|known| {
             let new = Some(sandbox.addresses.clone());
+            if known.as_ref().is_some_and(|known| !known.is_empty() && *known != sandbox.addresses) {
+                warn!(?known, now = ?sandbox.addresses, "the name server has moved; pods keep the address that they have");
+            }
             let changed = *known != new;
             *known = new;
             changed
@@ -140,9 +219,8 @@ impl Server {
     }
 }
 
-/// Ends the server of a run directory, for a node that goes down with its pods. Its sandbox goes with the others that no
-/// pod stands behind.
-pub(crate) async fn end(run: &Path) {
+/// Ends the server of a run directory, if there is one.
+async fn end(run: &Path) {
     if let Some(process) = process::running(run) {
         process.kill();
         if tokio::time::timeout(PATIENCE, process.ended()).await.is_err() {

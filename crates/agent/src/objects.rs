@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// A call to the API that takes longer than this has failed.
-const DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Every field of a pod's status: what the new status lacks is removed from the object.
 const STATUS_FIELDS: &[&str] = &[

@@ -7,9 +7,10 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt, stream::FuturesUnordered};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
     Api, Client, Resource,
@@ -32,6 +33,8 @@ use crate::{
 
 /// How many pods' volumes are written side by side.
 const SIDE_BY_SIDE: usize = 8;
+/// When those that could not be written are tried again.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// UIDs of pods whose volumes may have changed. Clones are the same.
 #[derive(Clone, Default)]
@@ -65,18 +68,25 @@ impl Refresher {
         let secrets = names(Api::<Secret>::all(self.client.clone()));
         let mut config_maps = std::pin::pin!(config_maps);
         let mut secrets = std::pin::pin!(secrets);
+        let mut running = FuturesUnordered::new();
+        let mut waiting = BTreeSet::new();
         loop {
+            waiting.append(&mut self.stale.take());
+            while running.len() < SIDE_BY_SIDE
+                && let Some(uid) = waiting.pop_first()
+            {
+                running.push(self.refresh(uid));
+            }
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 // Streams keep their state when the wait for the next item is cancelled, and a `Notify` its permit.
+                Some(()) = running.next() => {}
                 Some((namespace, name)) = config_maps.next() => {
                     self.mark(&namespace, |names| names.config_maps.contains(&name));
                 }
                 Some((namespace, name)) = secrets.next() => self.mark(&namespace, |names| names.secrets.contains(&name)),
                 () = self.stale.0.1.notified() => {}
             }
-            // What is marked meanwhile comes next, however often it was.
-            stream::iter(self.stale.take()).for_each_concurrent(SIDE_BY_SIDE, |uid| self.refresh(uid)).await;
         }
     }
 
@@ -95,9 +105,14 @@ impl Refresher {
             Ok(()) => debug!(uid, "volumes show what the API has"),
             Err(failure) => {
                 warn!(uid, message = failure.message, "volumes stay as they were");
-                if let Some(pod) = newest() {
-                    self.recorder.pod(&pod, Severity::Warning, &failure.reason, failure.message);
-                }
+                // A pod that is gone needs none.
+                let Some(pod) = newest() else { return };
+                self.recorder.pod(&pod, Severity::Warning, &failure.reason, failure.message);
+                let stale = self.stale.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(AGAIN).await;
+                    stale.mark(&uid);
+                });
             }
         }
     }

@@ -167,6 +167,8 @@ impl PodResources for NodeResources {
 
     async fn sub_path(&self, pod: &Pod, wanted: &SubPath) -> Result<PathBuf, Failure> {
         let (inner, uid, wanted) = (self.0.clone(), uid(pod).to_owned(), wanted.clone());
+        // Not while the pod's directory is taken away.
+        let _turn = self.0.turns.take(&uid).await;
         blocking(move || inner.volumes.bind_sub_path(&uid, &wanted))
             .await
             .map_err(|error| failure("CreateContainerConfigError", &error))?

@@ -8,7 +8,7 @@ use podd_cri::{RuntimeService, v1};
 use tonic::{Request, Status};
 use tracing::info;
 
-use crate::worker::names::POD_UID;
+use crate::{names, worker::names::POD_UID};
 
 /// The grace of a container of which nothing tells it, in seconds, in the API's default.
 const DEFAULT_GRACE: u64 = 30;
@@ -21,7 +21,10 @@ pub(crate) async fn remove(runtime: &Arc<dyn RuntimeService>, grace: Option<Dura
     let grace = grace.map_or(DEFAULT_GRACE, |grace| grace.as_secs().min(DEFAULT_GRACE));
     let listed = runtime.list_pod_sandbox(Request::new(v1::ListPodSandboxRequest::default())).await;
     let listed = listed.map_err(|error| format!("list sandboxes: {}", error.message()))?.into_inner().items;
-    let strangers = listed.into_iter().filter(|sandbox| !sandbox.labels.contains_key(POD_UID));
+    // The name server's goes with the server, last of all.
+    let strangers = listed
+        .into_iter()
+        .filter(|sandbox| !sandbox.labels.contains_key(POD_UID) && !names::is_sandbox(&sandbox.labels));
     let removals = strangers.map(async |sandbox| {
         let name = sandbox.metadata.map(|metadata| metadata.name).unwrap_or_default();
         info!(id = sandbox.id, name, "a sandbox that no pod stands behind is removed");

@@ -150,7 +150,7 @@ impl Controller {
         gone(volumes.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await)
     }
 
-    fn tell(&self, seen: &Seen, key: &ClaimKey, severity: Severity, reason: &str, message: String) {
+    pub(super) fn tell(&self, seen: &Seen, key: &ClaimKey, severity: Severity, reason: &str, message: String) {
         let uid = seen.claims.get(&key.namespace, &key.name).and_then(|claim| claim.metadata.uid.clone());
         self.recorder.record(Record {
             subject: ObjectReference {

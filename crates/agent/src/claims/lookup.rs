@@ -10,6 +10,8 @@ use podd_core::{
 };
 use tokio::time::Instant;
 
+use crate::objects::DEADLINE;
+
 /// How long a pod waits for its claims before that is told as a failure, and tried again.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it looks meanwhile.
@@ -73,7 +75,7 @@ impl Claims {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let claims = Api::<PersistentVolumeClaim>::namespaced(self.client.clone(), namespace);
         let name = &mounted.claim;
-        let claim = claims.get_opt(name).await.map_err(|error| Lack::Fail(error.to_string()))?;
+        let claim = in_time(claims.get_opt(name)).await?;
         let Some(claim) = claim else {
             let why = format!("failed to fetch PVC from API server: persistentvolumeclaims \"{name}\" not found");
             // The controller makes that of an ephemeral volume.
@@ -89,7 +91,7 @@ impl Claims {
             return Err(Lack::Wait("PVC is not bound".into()));
         };
         let volumes = Api::<PersistentVolume>::all(self.client.clone());
-        let found = volumes.get_opt(&volume).await.map_err(|error| Lack::Fail(error.to_string()))?;
+        let found = in_time(volumes.get_opt(&volume)).await?;
         let Some(spec) = found.and_then(|found| found.spec) else {
             return Err(Lack::Fail(format!("failed to fetch PV \"{volume}\" from API server")));
         };
@@ -107,5 +109,13 @@ impl Claims {
             read_only: mounted.read_only,
             deleting: claim.metadata.deletion_timestamp.is_some(),
         })
+    }
+}
+
+/// A call that takes too long has failed.
+async fn in_time<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Lack> {
+    match tokio::time::timeout(DEADLINE, call).await {
+        Ok(outcome) => outcome.map_err(|error| Lack::Fail(error.to_string())),
+        Err(_) => Err(Lack::Fail("the API does not answer".into())),
     }
 }

@@ -45,7 +45,8 @@ pub(super) fn ensure(server: &Server, sandbox: &Sandbox) -> io::Result<Process> 
 
 fn start(server: &Server, sandbox: &Sandbox, started_for: &str) -> io::Result<Process> {
     server.group.create(&Limits::default()).map_err(io::Error::other)?;
-    let log = File::options().create(true).append(true).open(server.run.join(LOG))?;
+    // A server's own, so that it does not grow from one to the next.
+    let log = File::create(server.run.join(LOG))?;
     let mut args = vec![text(&server.with.program)?, CString::new("dns")?];
     let mut flag = |name: &str, value: &Path| -> io::Result<()> {
         args.extend([CString::new(name)?, text(value)?]);

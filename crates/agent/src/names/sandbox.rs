@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
 use podd_cri::{RuntimeService, v1};
 use serde_json::Value;
 use tonic::{Request, Status};
+use tracing::warn;
 
 const ROLE: (&str, &str) = ("podd.io/role", "names");
 const NAME: &str = "podd-names";
@@ -22,11 +23,7 @@ pub(super) struct Sandbox {
 /// Finds the sandbox, or makes it. What is left of earlier ones goes.
 pub(super) async fn ensure(runtime: &Arc<dyn RuntimeService>) -> Result<Sandbox, String> {
     let told = |what: &str, status: Status| format!("{what}: {}", status.message());
-    let label_selector = BTreeMap::from([(ROLE.0.to_owned(), ROLE.1.to_owned())]);
-    let filter = v1::PodSandboxFilter { label_selector: label_selector.into_iter().collect(), ..Default::default() };
-    let request = v1::ListPodSandboxRequest { filter: Some(filter) };
-    let listed = runtime.list_pod_sandbox(Request::new(request)).await;
-    let mut all = listed.map_err(|status| told("list sandboxes", status))?.into_inner().items;
+    let mut all = list(runtime).await.map_err(|status| told("list sandboxes", status))?;
     all.sort_by_key(|sandbox| (sandbox.state, -sandbox.created_at));
     let mut ready = None;
     for sandbox in &all {
@@ -34,7 +31,10 @@ pub(super) async fn ensure(runtime: &Arc<dyn RuntimeService>) -> Result<Sandbox,
             ready = Some(sandbox.id.clone());
             continue;
         }
-        remove(runtime, &sandbox.id).await.map_err(|status| told("remove a sandbox", status))?;
+        // What is in the way of its going is no reason to have no names.
+        if let Err(status) = remove(runtime, &sandbox.id).await {
+            warn!(id = sandbox.id, message = status.message(), "remove an old sandbox of the name server");
+        }
     }
     let id = match ready {
         Some(id) => id,
@@ -65,6 +65,26 @@ fn network_namespace(info: &str) -> Option<PathBuf> {
     let namespaces = info["runtimeSpec"]["linux"]["namespaces"].as_array()?;
     let path = namespaces.iter().find(|namespace| namespace["type"] == "network")?["path"].as_str()?;
     Some(path.into()).filter(|_| !path.is_empty())
+}
+
+/// Whether a sandbox is the name server's.
+pub(crate) fn is_sandbox(labels: &BTreeMap<String, String>) -> bool {
+    labels.get(ROLE.0).is_some_and(|role| role == ROLE.1)
+}
+
+/// Takes away every sandbox of a name server.
+pub(super) async fn remove_all(runtime: &Arc<dyn RuntimeService>) -> Result<(), Status> {
+    for sandbox in list(runtime).await? {
+        remove(runtime, &sandbox.id).await?;
+    }
+    Ok(())
+}
+
+async fn list(runtime: &Arc<dyn RuntimeService>) -> Result<Vec<v1::PodSandbox>, Status> {
+    let label_selector = [(ROLE.0.to_owned(), ROLE.1.to_owned())].into();
+    let filter = v1::PodSandboxFilter { label_selector, ..Default::default() };
+    let request = v1::ListPodSandboxRequest { filter: Some(filter) };
+    Ok(runtime.list_pod_sandbox(Request::new(request)).await?.into_inner().items)
 }
 
 async fn remove(runtime: &Arc<dyn RuntimeService>, id: &str) -> Result<(), Status> {

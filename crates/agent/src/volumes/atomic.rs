@@ -192,7 +192,15 @@ fn entries(directory: BorrowedFd<'_>) -> io::Result<Vec<(String, FileType)>> {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if let Some(name) = OsStr::from_bytes(name).to_str().filter(|name| !matches!(*name, "." | "..")) {
-            found.push((name.to_owned(), entry.file_type()));
+            let kind = match entry.file_type() {
+                // Some file systems do not say it in the listing.
+                FileType::Unknown => {
+                    let found = fs::statat(directory, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
+                    FileType::from_raw_mode(found.st_mode)
+                }
+                kind => kind,
+            };
+            found.push((name.to_owned(), kind));
         }
     }
     Ok(found)

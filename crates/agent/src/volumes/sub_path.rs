@@ -37,15 +37,17 @@ pub struct SubPath {
     pub volume: PathBuf,
     /// The path in it, relative and without `..`.
     pub path: String,
+    /// The same as the manifest has it, for errors: a variable's value may be a secret.
+    pub written: String,
 }
 
 impl Volumes {
     /// Binds a path in a volume to a place of its own and returns the place. A directory that is missing is made, with the
     /// mode of the volume. Blocking.
     pub fn bind_sub_path(&self, uid: &str, wanted: &SubPath) -> Result<PathBuf, VolumeError> {
-        let shown = wanted.volume.join(&wanted.path);
+        let shown = wanted.volume.join(&wanted.written);
         let found = resolve_sub_path(wanted).map_err(|error| match error.raw_os_error() {
-            Some(code) if code == Errno::XDEV.raw_os_error() => VolumeError::LeadsOut(wanted.path.clone()),
+            Some(code) if code == Errno::XDEV.raw_os_error() => VolumeError::LeadsOut(wanted.written.clone()),
             _ => VolumeError::io("open", &shown, error),
         })?;
         let pod = self.pod_directory(uid)?;

@@ -39,8 +39,16 @@ impl Place {
     }
 
     fn bind(&self, path: &str) -> Result<PathBuf, VolumeError> {
-        self.volumes
-            .bind_sub_path("u", &SubPath { container: "c".into(), index: 0, volume: self.volume(), path: path.into() })
+        self.volumes.bind_sub_path(
+            "u",
+            &SubPath {
+                container: "c".into(),
+                index: 0,
+                volume: self.volume(),
+                path: path.into(),
+                written: path.into(),
+            },
+        )
     }
 
     fn mounted(&self) -> usize {

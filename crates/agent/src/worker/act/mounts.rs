@@ -47,7 +47,8 @@ pub(super) async fn mounts(
             None => mount.host_path,
             Some(path) => {
                 let volume = PathBuf::from(&mount.host_path);
-                let sub_path = SubPath { container: container.name.clone(), index, volume, path };
+                let written = written(wanted).to_owned();
+                let sub_path = SubPath { container: container.name.clone(), index, volume, path, written };
                 let bound = services.resources.sub_path(pod, &sub_path).await.map_err(|failure| {
                     config_error(format!(
                         "failed to prepare subPath for volumeMount \"{}\" of container \"{}\": {}",
@@ -129,13 +130,20 @@ fn sub_path(wanted: &VolumeMount, environment: &BTreeMap<String, String>) -> Res
         (Some(path), _) => path.to_owned(),
         _ => String::new(),
     };
+    let written = written(wanted);
     if Path::new(&path).is_absolute() {
-        return Err(config_error(format!("error SubPath `{path}` must not be an absolute path")));
+        return Err(config_error(format!("error SubPath `{written}` must not be an absolute path")));
     }
     if Path::new(&path).components().any(|part| part == Component::ParentDir) {
-        return Err(config_error(format!("unable to provision SubPath `{path}`: must not contain '..'")));
+        return Err(config_error(format!("unable to provision SubPath `{written}`: must not contain '..'")));
     }
     Ok(Some(path).filter(|path| !path.is_empty()))
+}
+
+/// The path as the manifest has it: a variable's value may be a secret, which no error shows.
+fn written(wanted: &VolumeMount) -> &str {
+    let expression = wanted.sub_path_expr.as_deref().filter(|expression| !expression.is_empty());
+    expression.or(wanted.sub_path.as_deref()).unwrap_or_default()
 }
 
 fn text(path: &Path) -> String {
@@ -228,8 +236,8 @@ mod tests {
             (json!({"subPathExpr": "$$(A)"}), Ok(Some("$(A)"))),
             (json!({"subPathExpr": "$(EMPTY)"}), Ok(None)),
             (json!({"subPathExpr": "$(NOPE)"}), Err("missing value for \"NOPE\"")),
-            (json!({"subPathExpr": "$(ROOT)"}), Err("error SubPath `/etc` must not be an absolute path")),
-            (json!({"subPathExpr": "$(UP)"}), Err("unable to provision SubPath `x/../../y`: must not contain '..'")),
+            (json!({"subPathExpr": "$(ROOT)"}), Err("error SubPath `$(ROOT)` must not be an absolute path")),
+            (json!({"subPathExpr": "$(UP)"}), Err("unable to provision SubPath `$(UP)`: must not contain '..'")),
         ];
         for (mount, want) in table {
             let found = planned(mount.clone(), true).map(|(_, sub_path)| sub_path);
