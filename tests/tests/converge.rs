@@ -49,6 +49,14 @@ fn an_immutable_change_is_refused_with_its_remedy_and_replaced_when_asked() {
     let refusal = node.podd(&["apply", "-f", &changed]);
     assert!(refusal.refused().contains("--replace") && !refusal.stderr.contains("hidden"), "{}", refusal.stderr);
     assert_eq!(node.podd(&["apply", "--replace", "-f", &changed]).ok(), "secret/s replaced\n");
+    // What could not be made anew is not deleted.
+    let homeless = pod("web", "a: b", "three").replace("spec:\n", "spec:\n  priorityClassName: none\n");
+    let refusal = node.podd(&["apply", "--replace", "-f", &node.file("homeless.yaml", &homeless)]);
+    for part in ["no PriorityClass with name none was found", "the Pod is left as it is"] {
+        assert!(refusal.refused().contains(part), "{part} is not in {}", refusal.stderr);
+    }
+    assert!(!refusal.stderr.contains("podd-trial"), "{}", refusal.stderr);
+    assert_eq!(node.field("pod/web", "/metadata/uid"), anew);
 }
 
 #[test]
@@ -67,6 +75,12 @@ fn what_the_files_do_not_name_any_more_is_pruned_by_label() {
     node.podd(&["apply", "-f", &file, "-l", "app=x"]).ok();
     assert_eq!(names(&node, "cm"), ["configmap/one", "configmap/two"]);
     node.podd(&["apply", "-f", &file]).ok();
+    // What lost the label in the files is still named by them.
+    let other =
+        format!("{}---\n{}---\n{}", config_map("one", "app: x"), config_map("two", ""), pod("web", "app: x", "a"));
+    let other = node.file("other.yaml", &other);
+    let kept = node.podd(&["apply", "--prune", "-l", "app=x", "-f", &other]);
+    assert_eq!(kept.ok(), "configmap/one unchanged\npod/web unchanged\n");
     let less = node.file("less.yaml", &config_map("one", "app: x"));
     let dry = node.podd(&["apply", "--prune", "-l", "app=x", "--dry-run", "-f", &less]);
     assert_eq!(

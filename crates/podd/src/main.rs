@@ -20,8 +20,7 @@ use clap::Parser as _;
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let failure = cli.command.failure();
-    let result = config::load(&cli.node).and_then(|settings| commands::run(cli, settings));
-    match result {
+    match commands::run(cli) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -85,6 +85,7 @@ pub(crate) async fn run(args: Apply, settings: &Settings) -> anyhow::Result<()> 
     let mut items = manifests::read(&args.files, args.recursive).await?;
     set_namespaces(&mut items, &args.namespace.namespace);
     check(&items)?;
+    let named = prune::Named::of(&items);
     if let Some(selector) = &args.selector {
         items = selected(items, selector)?;
     }
@@ -121,9 +122,9 @@ pub(crate) async fn run(args: Apply, settings: &Settings) -> anyhow::Result<()> 
     }
     match (&prune, &set) {
         (Some(prune::Prune::Labelled(selector)), _) => {
-            prune::labelled(&client, &items, selector, how.dry_run, args.output).await?;
+            prune::labelled(&client, &named, selector, how.dry_run, args.output).await?;
         }
-        (_, Some(set)) => set.leave(&client, &items, how.dry_run, args.output).await?,
+        (_, Some(set)) => set.leave(&client, &named, how.dry_run, args.output).await?,
         (_, None) => {}
     }
     if args.wait && !how.dry_run {
@@ -205,8 +206,30 @@ pub(super) async fn send(client: &kube::Client, item: &Item, how: How) -> anyhow
             bail!("{}\n  `podd apply --replace` deletes the {} and makes it anew", refusal(item, &body), item.kind.kind)
         }
         (Immutable::Replace(_), None) if how.dry_run => Ok((Outcome::Replaced, item.value.clone())),
-        (Immutable::Replace(deadline), None) => replace(client, item, &before, deadline, how.force).await,
+        (Immutable::Replace(deadline), None) => {
+            could_be_made(client, item).await?;
+            replace(client, item, &before, deadline, how.force).await
+        }
     }
+}
+
+/// Asks the server whether it would make the object anew, under a name that nobody has: what it refuses must not cost the
+/// object that there is.
+async fn could_be_made(client: &kube::Client, item: &Item) -> anyhow::Result<()> {
+    let mut trial = item.clone();
+    let name = format!("podd-trial-{}", std::process::id());
+    trial.value["metadata"]["name"] = name.clone().into();
+    let (status, mut body) = patch(client, &trial, true, true).await?;
+    if !status.is_success() {
+        body["message"] = body["message"].as_str().unwrap_or_default().replace(&name, item.name()).into();
+        bail!(
+            "{}
+  the {} is left as it is",
+            refusal(item, &body),
+            item.kind.kind
+        );
+    }
+    Ok(())
 }
 
 /// Deletes an object, waits until it is gone, and makes it as the manifest has it.

@@ -28,16 +28,14 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DynamicObject};
 
 use crate::cli::{AgentAction, Cli, Command, KubeWhat, PlayWhat};
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::daemon;
 use crate::kinds::Kind;
 
 /// Runs the command; the exit code is the command's own (`exec` passes on the container's).
-pub(crate) fn run(cli: Cli, settings: Settings) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
-        Command::Agent(args) if args.action.is_none() => done(daemon::agent(args, settings)),
-        Command::Cri(args) => done(daemon::cri(args, settings)),
-        Command::Api(args) => done(daemon::api(args, settings)),
+        // These need no node, and so no configuration.
         Command::Dns(args) => done(daemon::dns(args)),
         Command::Explain(args) => done(explain::run(&args)),
         Command::Completion { shell } => {
@@ -46,6 +44,16 @@ pub(crate) fn run(cli: Cli, settings: Settings) -> anyhow::Result<ExitCode> {
             crate::print::text(&String::from_utf8_lossy(&script));
             Ok(ExitCode::SUCCESS)
         }
+        command => of_node(command, config::load(&cli.node)?),
+    }
+}
+
+/// A command that needs to know its node.
+fn of_node(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Agent(args) if args.action.is_none() => done(daemon::agent(args, settings)),
+        Command::Cri(args) => done(daemon::cri(args, settings)),
+        Command::Api(args) => done(daemon::api(args, settings)),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.context("start the async runtime")?;

@@ -5,17 +5,23 @@ use std::fs::File;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use podd_sys::namespace::{self, Kind};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use crate::cli::Dns;
 
 /// Where clients ask (RFC 1035).
 const PORT: u16 = 53;
+/// The longest that an earlier server may hold the lock, and how often it is tried meanwhile.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(20);
 
 pub(crate) fn run(args: Dns) -> anyhow::Result<()> {
+    super::start_tracing();
     // Out of the agent's control group first: a service that stops takes its groups with it.
     for file in &args.join {
         std::fs::write(file, "0").with_context(|| format!("join {}", file.display()))?;
@@ -39,7 +45,13 @@ pub(crate) fn run(args: Dns) -> anyhow::Result<()> {
 fn lock(args: &Dns) -> anyhow::Result<File> {
     let what = || format!("lock {}", args.lock.display());
     let mut file = File::options().create(true).truncate(false).write(true).open(&args.lock).with_context(what)?;
-    flock(&file, FlockOperation::LockExclusive).with_context(what)?;
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if Instant::now() < end => std::thread::sleep(PAUSE),
+            locked => break locked.with_context(what)?,
+        }
+    }
     file.set_len(0).with_context(what)?;
     write!(file, "{} {}", std::process::id(), args.started_for).with_context(what)?;
     Ok(file)

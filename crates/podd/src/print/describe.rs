@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::storage;
 use super::table::{age, plain};
+use super::{environment, storage};
 use crate::kinds::Kind;
 
 /// The description of an object. Secret values are told by their sizes only.
@@ -147,13 +147,12 @@ fn container(one: &Value, status: &Value, out: &mut Out) {
             row(title, &super::probes::line(&one[field]));
         }
     }
-    let environment: Vec<String> = one["env"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|e| format!("{}={}", text(&e["name"]), e["value"].as_str().unwrap_or("")))
-        .collect();
-    row("Environment", &if environment.is_empty() { "<none>".into() } else { environment.join(" ") });
+    let from: Vec<String> = one["envFrom"].as_array().into_iter().flatten().map(environment::from).collect();
+    if !from.is_empty() {
+        row("Environment From", &from.join(", "));
+    }
+    let variables: Vec<String> = one["env"].as_array().into_iter().flatten().map(environment::variable).collect();
+    row("Environment", &if variables.is_empty() { "<none>".into() } else { variables.join(" ") });
     let mounts: Vec<String> = one["volumeMounts"]
         .as_array()
         .into_iter()

@@ -1,6 +1,7 @@
 //! How objects look on the terminal: tables, YAML, JSON, descriptions. Values in, text out.
 
 mod describe;
+mod environment;
 pub(crate) mod jsonpath;
 mod pod;
 mod probes;

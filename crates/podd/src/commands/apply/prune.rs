@@ -54,21 +54,42 @@ pub(in crate::commands) fn selected(items: Vec<Item>, selector: &str) -> anyhow:
     Ok(found)
 }
 
+/// What the files name, whatever its labels are.
+#[derive(Debug, Default)]
+pub(super) struct Named(BTreeSet<(&'static str, String, String)>);
+
+impl Named {
+    /// Of all that the files hold, before any of it is left out.
+    pub(super) fn of(items: &[Item]) -> Self {
+        let key = |item: &Item| (item.kind.kind, item.namespace().unwrap_or("").to_owned(), item.name().to_owned());
+        Self(items.iter().map(key).collect())
+    }
+
+    pub(super) fn has(&self, kind: &Kind, namespace: &str, object: &Value) -> bool {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        self.0.contains(&(kind.kind, namespace.to_owned(), name.to_owned()))
+    }
+
+    fn namespaces(&self) -> BTreeSet<&str> {
+        self.0.iter().map(|(_, namespace, _)| namespace.as_str()).filter(|namespace| !namespace.is_empty()).collect()
+    }
+}
+
 /// Deletes what has the labels and is in no file.
 pub(super) async fn labelled(
     client: &kube::Client,
-    items: &[Item],
+    named: &Named,
     selector: &str,
     dry_run: bool,
     output: Option<Output>,
 ) -> anyhow::Result<()> {
-    let namespaces: BTreeSet<&str> = items.iter().filter_map(Item::namespace).collect();
+    let namespaces = named.namespaces();
     for kind in prunable().rev() {
         for namespace in &namespaces {
             let list = ListParams::default().labels(selector);
             for object in objects(client, kind, namespace).list(&list).await.map_err(api_error)?.items {
                 let object = serde_json::to_value(object)?;
-                if applied_by_podd(&object) && !is_among(items, kind, namespace, &object) {
+                if applied_by_podd(&object) && !named.has(kind, namespace, &object) {
                     delete(client, kind, namespace, &object, dry_run, output).await?;
                 }
             }
@@ -87,12 +108,6 @@ pub(super) fn prunable() -> impl DoubleEndedIterator<Item = &'static Kind> {
 fn applied_by_podd(object: &Value) -> bool {
     let managers = object["metadata"]["managedFields"].as_array();
     managers.into_iter().flatten().any(|entry| entry["manager"] == MANAGER && entry["operation"] == "Apply")
-}
-
-/// Whether the files name an object.
-pub(super) fn is_among(items: &[Item], kind: &Kind, namespace: &str, object: &Value) -> bool {
-    let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    items.iter().any(|item| item.kind == kind && item.name() == name && item.namespace().unwrap_or("") == namespace)
 }
 
 /// Deletes one object and says so; it goes on its own time.

@@ -131,7 +131,7 @@ impl Set {
     pub(super) async fn leave(
         &self,
         client: &kube::Client,
-        items: &[Item],
+        named: &prune::Named,
         dry_run: bool,
         output: Option<Output>,
     ) -> anyhow::Result<()> {
@@ -144,7 +144,7 @@ impl Set {
                 let list = ListParams::default().labels(&format!("{PART_OF}={}", self.id));
                 for object in objects(client, kind, place).list(&list).await.map_err(api_error)?.items {
                     let object = serde_json::to_value(object)?;
-                    if !prune::is_among(items, kind, place, &object) {
+                    if !named.has(kind, place, &object) {
                         prune::delete(client, kind, place, &object, dry_run, output).await?;
                     }
                 }
