@@ -126,6 +126,21 @@ fn a_volume_that_was_made_by_hand_is_found_and_kept() {
 }
 
 #[test]
+fn a_claim_grows_where_its_class_lets_it() {
+    let node = Node::with_agent();
+    let class =
+        "apiVersion: storage.k8s.io/v1\nkind: StorageClass\nmetadata: {name: fixed}\nprovisioner: podd/local\n---\n";
+    node.apply(&format!("{class}{}{}", claim("data", ""), claim("small", "storageClassName: fixed"))).ok();
+    node.apply_and_wait(&pod("p", &of_claim("data"), ""));
+    node.wait_field("pvc/small", "/status/phase", "Bound");
+    node.apply(&claim("data", "").replace("1Gi", "3Gi")).ok();
+    node.wait_field("pvc/data", "/status/capacity/storage", "3Gi");
+    let refused = node.apply(&claim("small", "storageClassName: fixed").replace("1Gi", "3Gi"));
+    assert!(refused.refused().contains("must support resize (allowVolumeExpansion: true)"), "{}", refused.stderr);
+    assert_eq!(node.field("pvc/small", "/spec/resources/requests/storage"), "1Gi");
+}
+
+#[test]
 fn an_ephemeral_volume_has_a_claim_of_its_own_that_goes_with_its_pod() {
     let node = Node::with_agent();
     let template = "ephemeral: {volumeClaimTemplate: {metadata: {labels: {a: b}}, spec: {accessModes: [ReadWriteOnce], \

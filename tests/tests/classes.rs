@@ -66,6 +66,11 @@ fn a_pod_has_the_priority_of_its_class() {
             "the integer value of priority (7) must not be provided",
         ),
         (priority("second", "value: 6\nglobalDefault: true"), "PriorityClass usual is already marked as default"),
+        // An update makes no second default either.
+        (
+            priority("high", "value: 1000\npreemptionPolicy: Never\nglobalDefault: true"),
+            "PriorityClass usual is already marked as default",
+        ),
         (priority("system-mine", "value: 6"), "reserved for system use only"),
         (priority("high", "value: 1001\npreemptionPolicy: Never"), "may not be changed in an update"),
     ] {

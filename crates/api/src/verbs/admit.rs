@@ -1,6 +1,6 @@
-//! What a new object gets from other objects, or is refused for: the part of Kubernetes' admission that podd has.
+//! What an object gets from other objects, or is refused for: the part of Kubernetes' admission that podd has.
 
-use podd_core::classes;
+use podd_core::{classes, quantity::Quantity};
 use serde_json::Value;
 
 use crate::failure::Failure;
@@ -16,6 +16,39 @@ pub(super) fn admit(transaction: &Transaction<'_>, kind: &'static Kind, object: 
         _ => return Ok(()),
     };
     outcome.map_err(|why| Failure::forbidden(kind, meta::text(object, "name"), &why))
+}
+
+/// Forbids a change of an object that is otherwise right.
+pub(super) fn admit_update(
+    transaction: &Transaction<'_>,
+    kind: &'static Kind,
+    new: &Value,
+    old: &Value,
+) -> Result<(), Failure> {
+    let outcome = match kind.kind {
+        "PriorityClass" if new["globalDefault"] == true => one_default(transaction, new),
+        "PersistentVolumeClaim" if grows(new, old) => may_grow(transaction, new),
+        _ => return Ok(()),
+    };
+    outcome.map_err(|why| Failure::forbidden(kind, meta::text(new, "name"), &why))
+}
+
+fn grows(new: &Value, old: &Value) -> bool {
+    let asked = |claim: &Value| {
+        let text = claim["spec"]["resources"]["requests"]["storage"].as_str()?;
+        Some(Quantity::parse(text).ok()?.value())
+    };
+    asked(new) > asked(old)
+}
+
+fn may_grow(transaction: &Transaction<'_>, claim: &Value) -> Result<(), String> {
+    let class = find(transaction, kinds::of("StorageClass"), claim["spec"]["storageClassName"].as_str());
+    if class.is_some_and(|class| class["allowVolumeExpansion"] == true) {
+        return Ok(());
+    }
+    Err("only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize \
+         (allowVolumeExpansion: true)"
+        .to_owned())
 }
 
 fn pod(transaction: &Transaction<'_>, spec: &mut Value) -> Result<(), String> {

@@ -11,6 +11,7 @@ use crate::meta;
 use crate::query::WriteOptions;
 use crate::store::{Key, Transaction};
 use crate::target::Target;
+use crate::verbs::admit::admit_update;
 use crate::verbs::delete::{remove, remove_empty_namespace};
 
 /// Replaces an object by what a client sent (decoded already).
@@ -82,6 +83,9 @@ impl Update {
         errors.extend(meta::validate(kind, &new));
         errors.extend(meta::validate_update(&new, &old));
         refuse(kind, &new, errors)?;
+        if subresource.is_none() {
+            admit_update(transaction, kind, &new, &old)?;
+        }
         if new["spec"] != old["spec"] {
             meta::next_generation(&mut new);
         }
