@@ -9,6 +9,7 @@ use k8s_openapi::{
 };
 use rustix::{
     fs::{AtFlags, Mode, StatxAttributes, StatxFlags},
+    io::Errno,
     io::Result,
     mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags},
 };
@@ -93,6 +94,13 @@ pub(super) fn mount(directory: &OwnedFd, kind: &str, options: &[(&str, String)])
     rustix::mount::fsconfig_set_string(&context, "source", kind)?;
     for (key, value) in options {
         rustix::mount::fsconfig_set_string(&context, *key, value.as_str())?;
+    }
+    if kind == "tmpfs" {
+        // As the kubelet, so that secrets never reach a disk. Kernels before 6.3 do not know it.
+        match rustix::mount::fsconfig_set_flag(&context, "noswap") {
+            Ok(()) | Err(Errno::INVAL | Errno::PERM) => {}
+            Err(error) => return Err(error),
+        }
     }
     rustix::mount::fsconfig_create(&context)?;
     let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;

@@ -95,6 +95,9 @@ fn a_memory_volume_is_a_tmpfs_of_its_limit_mounted_once_and_unmounted_with_the_p
     assert_eq!(size.f_blocks * size.f_frsize, 1 << 20);
     let full = fs::write(path.join("big"), vec![0; 2 << 20]).expect_err("too big");
     assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("read");
+    let line = mounts.lines().find(|line| line.contains(path.to_str().expect("utf-8"))).expect("mounted");
+    assert!(line.contains("noswap"), "{line}");
     place.volumes.tear_down("u1").expect("gone");
     assert!(!place.directory.path().join("pods/u1").exists());
     let table = fs::read_to_string("/proc/self/mountinfo").expect("read");
