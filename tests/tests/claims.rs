@@ -126,6 +126,17 @@ fn a_volume_that_was_made_by_hand_is_found_and_kept() {
 }
 
 #[test]
+fn a_claim_that_is_mounted_read_only_takes_no_writes() {
+    let node = Node::with_agent();
+    node.apply_and_wait(&format!("{}{}", claim("data", ""), pod("writer", &of_claim("data"), "")));
+    run(&node, "writer", "echo kept >/data/file").ok();
+    node.apply_and_wait(&pod("reader", "persistentVolumeClaim: {claimName: data, readOnly: true}", ""));
+    assert_eq!(run(&node, "reader", "cat /data/file").ok(), "kept\n");
+    let refused = run(&node, "reader", "echo more >/data/file");
+    assert!(refused.refused().contains("Read-only file system"), "{}", refused.stderr);
+}
+
+#[test]
 fn a_claim_grows_where_its_class_lets_it() {
     let node = Node::with_agent();
     let class =

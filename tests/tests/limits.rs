@@ -78,6 +78,28 @@ fn control_groups_have_the_kubelets_numbers() {
     assert_eq!(limits.iter().filter(|text| text.trim() == "33554432").count(), 2, "{limits:?}");
 }
 
+#[test]
+fn who_asks_for_memory_is_the_later_one_to_be_killed_for_want_of_it() {
+    let node = Node::with_agent();
+    node.apply_and_wait(&format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n    \
+         - {{name: much, image: '{BUSYBOX}', command: [sleep, '1000001'], resources: {{requests: {{memory: 2Gi}}}}}}\n    \
+         - {{name: little, image: '{BUSYBOX}', command: [sleep, '1000002'], resources: {{requests: {{memory: 1Mi}}}}}}\n"
+    ));
+    let score = |argument: &str| -> i64 {
+        let runs = |pid: &i32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line == format!("sleep\0{argument}\0").into_bytes()
+        };
+        let pid = node.pod_processes().into_iter().find(runs).expect("it runs");
+        let text = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("a score");
+        text.trim().parse().expect("a number")
+    };
+    let memory = std::fs::read_to_string("/proc/meminfo").expect("readable");
+    let total: i64 = memory.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("MemTotal");
+    assert_eq!((score("1000001"), score("1000002")), (1000 - 1000 * (2 << 20) / total, 999));
+}
+
 /// The contents of every file of this name in the node's control groups (v1; the guest's tests look at v2).
 fn files(node: &Node, name: &str) -> Vec<String> {
     files_where(node, name, |_| true)

@@ -1,5 +1,8 @@
 //! Pods on the network of a node: each other, the node's ports, the node's own network, the world outside, names.
 
+use std::fs::File;
+use std::net::UdpSocket;
+use std::os::fd::AsFd as _;
 use std::process::{Child, Stdio};
 
 use podd_tests::{Node, Output, Outside, SOON, image::BUSYBOX, wait_for};
@@ -112,6 +115,52 @@ fn a_node_port_at_one_address_is_closed_at_the_others() {
     ] {
         assert_eq!(refused.code, 7, "refused: {}", refused.stderr);
     }
+}
+
+#[test]
+fn a_node_port_for_datagrams_leads_to_its_pod_and_back() {
+    let (node, outside) = with_outside();
+    node.apply_and_wait(&server("web", "{containerPort: 7, hostPort: 7007, protocol: UDP}"));
+    // The image has no server for datagrams, so one of the test's listens in the pod's network.
+    let [pid] = node.pod_processes().into_iter().filter(|pid| is_httpd(*pid)).collect::<Vec<_>>()[..] else {
+        panic!("one server")
+    };
+    let network = File::open(format!("/proc/{pid}/ns/net")).expect("the pod's network");
+    let bind = || UdpSocket::bind("0.0.0.0:7");
+    let socket = podd_sys::namespace::with_netns(network.as_fd(), bind).expect("a socket");
+    socket.set_read_timeout(Some(SOON)).expect("a timeout");
+    let echo = std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        let (length, from) = socket.recv_from(&mut buffer).expect("a datagram");
+        socket.send_to(&buffer[..length], from).expect("sent");
+    });
+    let script = format!(
+        "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.settimeout(10)\n\
+         s.sendto(b'over there', ('{}', 7007))\nprint(s.recvfrom(64))",
+        Outside::NODE
+    );
+    let answer = outside.run(&["python3", "-c", &script]);
+    assert_eq!(answer.ok(), format!("(b'over there', ('{}', 7007))\n", Outside::NODE));
+    echo.join().expect("no panic");
+    // The same port for TCP is another one.
+    let refused = outside.run(&["curl", "-sS", "--max-time", "2", &format!("http://{}:7007/", Outside::NODE)]);
+    assert_eq!(refused.code, 7, "{}", refused.stderr);
+}
+
+fn is_httpd(pid: i32) -> bool {
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"httpd\0"))
+}
+
+#[test]
+fn a_pod_of_another_node_is_left_to_that_node() {
+    let node = Node::with_agent();
+    node.apply(&server("away", "").replace("spec:\n", "spec:\n  nodeName: elsewhere\n")).ok();
+    // One that comes later is up, and nobody has touched the first.
+    node.apply_and_wait(&server("here", ""));
+    assert_eq!(node.field("pod/away", "/status/phase"), "Pending");
+    assert_eq!(node.field("pod/away", "/status/startTime"), "");
+    assert_eq!(node.field("pod/away", "/spec/nodeName"), "elsewhere");
+    node.podd(&["delete", "pod", "away"]).ok();
 }
 
 /// A server outside; ended with the value.

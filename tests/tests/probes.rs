@@ -165,6 +165,24 @@ fn the_other_probes_wait_for_the_startup_probe() {
     });
 }
 
+#[test]
+fn a_probe_waits_for_its_delay_and_counts_its_successes() {
+    let node = Node::with_agent();
+    let mut probe = quick(sh("echo asked >>/v/log"));
+    probe["initialDelaySeconds"] = json!(3);
+    probe["successThreshold"] = json!(3);
+    node.apply(&pod(&node, "p", json!({}), json!({"readinessProbe": probe}))).ok();
+    wait_lines(&node, "p", "log", 1);
+    let since: jiff::Timestamp = status(&node, "p", "/state/running/startedAt").parse().expect("a time");
+    // The start is told in whole seconds, cut off.
+    let waited = jiff::Timestamp::now().duration_since(since).as_secs_f64();
+    assert!(waited > 3.0, "asked {waited} s after the start");
+    assert_eq!(condition(&node, "p", "Ready")[0], "False");
+    wait_ready(&node, "p", "True");
+    let asked = wait_lines(&node, "p", "log", 3).len();
+    assert!(asked <= 5, "ready only after {asked}");
+}
+
 /// A probe that is made every second and leaves a server time to listen.
 fn patient(probe: &Value) -> Value {
     let mut probe = quick(probe.clone());

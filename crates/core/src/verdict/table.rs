@@ -38,7 +38,7 @@ pub(super) const POD: &[(&str, Verdict)] = &[
     ("spec.imagePullSecrets.*", Refused(LATER)),
     ("spec.initContainers[].restartPolicy", Honoured("sidecars::a_sidecar_starts_first_and_ends_last")),
     ("spec.initContainers", Honoured("apply::init_containers_run_first_and_in_order")),
-    ("spec.nodeName", Honoured("network::a_pod_resolves_names_as_its_node_and_knows_its_own")),
+    ("spec.nodeName", Honoured("network::a_pod_of_another_node_is_left_to_that_node")),
     ("spec.nodeSelector.*", NoEffect(ONE_NODE)),
     ("spec.os.*", Honoured("isolation::a_pod_of_another_operating_system_fails")),
     ("spec.overhead.*", Honoured("classes::a_runtime_class_names_the_handler_and_its_overhead_is_the_pods")),
@@ -129,6 +129,22 @@ pub(super) const POD: &[(&str, Verdict)] = &[
     ("spec.containers[].livenessProbe.exec.*", Honoured("probes::each_kind_of_probe_takes_each_handler")),
     ("spec.containers[].livenessProbe.grpc.*", Honoured("probes::each_kind_of_probe_takes_each_handler")),
     ("spec.containers[].livenessProbe.httpGet.*", Honoured("probes::each_kind_of_probe_takes_each_handler")),
+    (
+        "spec.containers[].livenessProbe.httpGet.host",
+        Honoured("probes::a_probe_reaches_a_server_that_listens_on_loopback_only"),
+    ),
+    (
+        "spec.containers[].livenessProbe.httpGet.httpHeaders.*",
+        Honoured("probes::an_http_probe_asks_as_the_kubelet_does"),
+    ),
+    (
+        "spec.containers[].livenessProbe.httpGet.scheme",
+        Honoured("probes::a_certificate_that_nobody_signed_is_good_enough"),
+    ),
+    (
+        "spec.containers[].livenessProbe.initialDelaySeconds",
+        Honoured("probes::a_probe_waits_for_its_delay_and_counts_its_successes"),
+    ),
     ("spec.containers[].livenessProbe.tcpSocket.*", Honoured("probes::each_kind_of_probe_takes_each_handler")),
     (
         "spec.containers[].livenessProbe.terminationGracePeriodSeconds",
@@ -151,10 +167,31 @@ pub(super) const POD: &[(&str, Verdict)] = &[
     ("spec.containers[].lifecycle.stopSignal", Honoured("endings::a_container_is_stopped_by_the_signal_it_asks_for")),
     ("spec.containers[].name", Honoured("apply::exit_codes_are_kept_and_policies_followed")),
     ("spec.containers[].ports.*", Honoured("network::a_node_port_at_one_address_is_closed_at_the_others")),
+    ("spec.containers[].ports[].protocol", Honoured("network::a_node_port_for_datagrams_leads_to_its_pod_and_back")),
     ("spec.containers[].readinessProbe.*", Honoured("probes::a_container_is_ready_while_its_probe_says_so")),
     ("spec.containers[].readinessProbe.exec.*", Honoured("probes::each_kind_of_probe_takes_each_handler")),
     ("spec.containers[].readinessProbe.grpc.*", Honoured("probes::each_kind_of_probe_takes_each_handler")),
     ("spec.containers[].readinessProbe.httpGet.*", Honoured("probes::each_kind_of_probe_takes_each_handler")),
+    (
+        "spec.containers[].readinessProbe.httpGet.host",
+        Honoured("probes::a_probe_reaches_a_server_that_listens_on_loopback_only"),
+    ),
+    (
+        "spec.containers[].readinessProbe.httpGet.httpHeaders.*",
+        Honoured("probes::an_http_probe_asks_as_the_kubelet_does"),
+    ),
+    (
+        "spec.containers[].readinessProbe.httpGet.scheme",
+        Honoured("probes::a_certificate_that_nobody_signed_is_good_enough"),
+    ),
+    (
+        "spec.containers[].readinessProbe.initialDelaySeconds",
+        Honoured("probes::a_probe_waits_for_its_delay_and_counts_its_successes"),
+    ),
+    (
+        "spec.containers[].readinessProbe.successThreshold",
+        Honoured("probes::a_probe_waits_for_its_delay_and_counts_its_successes"),
+    ),
     ("spec.containers[].readinessProbe.tcpSocket.*", Honoured("probes::each_kind_of_probe_takes_each_handler")),
     ("spec.containers[].resizePolicy.*", Refused(LATER)),
     ("spec.containers[].resources.claims.*", Refused("dynamic resource allocation needs a cluster; remove it")),
@@ -169,13 +206,32 @@ pub(super) const POD: &[(&str, Verdict)] = &[
     ("spec.containers[].resources.requests", Honoured("limits::control_groups_have_the_kubelets_numbers")),
     ("spec.containers[].resources.requests.*", Refused("podd knows cpu and memory; remove this resource")),
     ("spec.containers[].resources.requests.cpu", Honoured("limits::control_groups_have_the_kubelets_numbers")),
-    ("spec.containers[].resources.requests.memory", Honoured("limits::control_groups_have_the_kubelets_numbers")),
+    (
+        "spec.containers[].resources.requests.memory",
+        Honoured("limits::who_asks_for_memory_is_the_later_one_to_be_killed_for_want_of_it"),
+    ),
     ("spec.containers[].restartPolicy", Honoured("sidecars::a_container_has_its_own_policy_and_rules")),
     ("spec.containers[].restartPolicyRules.*", Honoured("sidecars::a_container_has_its_own_policy_and_rules")),
     ("spec.containers[].startupProbe.*", Honoured("probes::the_other_probes_wait_for_the_startup_probe")),
     ("spec.containers[].startupProbe.exec.*", Honoured("probes::each_kind_of_probe_takes_each_handler")),
     ("spec.containers[].startupProbe.grpc.*", Honoured("probes::each_kind_of_probe_takes_each_handler")),
     ("spec.containers[].startupProbe.httpGet.*", Honoured("probes::each_kind_of_probe_takes_each_handler")),
+    (
+        "spec.containers[].startupProbe.httpGet.host",
+        Honoured("probes::a_probe_reaches_a_server_that_listens_on_loopback_only"),
+    ),
+    (
+        "spec.containers[].startupProbe.httpGet.httpHeaders.*",
+        Honoured("probes::an_http_probe_asks_as_the_kubelet_does"),
+    ),
+    (
+        "spec.containers[].startupProbe.httpGet.scheme",
+        Honoured("probes::a_certificate_that_nobody_signed_is_good_enough"),
+    ),
+    (
+        "spec.containers[].startupProbe.initialDelaySeconds",
+        Honoured("probes::a_probe_waits_for_its_delay_and_counts_its_successes"),
+    ),
     ("spec.containers[].startupProbe.tcpSocket.*", Honoured("probes::each_kind_of_probe_takes_each_handler")),
     (
         "spec.containers[].startupProbe.terminationGracePeriodSeconds",
@@ -278,6 +334,10 @@ pub(super) const POD: &[(&str, Verdict)] = &[
     (
         "spec.volumes[].persistentVolumeClaim.*",
         Honoured("claims::data_stays_with_its_claim_when_the_pod_goes_and_goes_with_the_claim"),
+    ),
+    (
+        "spec.volumes[].persistentVolumeClaim.readOnly",
+        Honoured("claims::a_claim_that_is_mounted_read_only_takes_no_writes"),
     ),
     ("spec.volumes[].photonPersistentDisk.*", Refused(REMOVED_DRIVER)),
     ("spec.volumes[].portworxVolume.*", Refused(REMOVED_DRIVER)),
