@@ -15,7 +15,7 @@ pub(crate) use containers::{Attach, Exec, Logs, PortForward};
 pub(crate) use duration::duration;
 pub(crate) use images::{Images, Load, Pull, Rmi};
 pub(crate) use node::{Agent, AgentAction, Api, Cri, Dns, NodeArgs};
-pub(crate) use objects::{Apply, Delete, Describe, Diff, Explain, Get, Wait, Why};
+pub(crate) use objects::{Apply, Delete, Describe, Diff, Explain, Get, Manifests, Wait, Why};
 pub(crate) use play::{Kube, KubeWhat, Play, PlayKube, PlayWhat};
 
 /// Runs Kubernetes Pods on one machine.

@@ -5,8 +5,9 @@ use clap::Args;
 use super::{Namespace, Output, duration};
 use crate::kinds;
 
+/// Manifests that are applied, or compared.
 #[derive(Args, Debug)]
-pub(crate) struct Apply {
+pub(crate) struct Manifests {
     /// Manifest: a file, a directory, a URL, or - for standard input; may be repeated
     #[arg(short = 'f', long = "filename", required = true, value_name = "FILE")]
     pub(crate) files: Vec<String>,
@@ -15,6 +16,18 @@ pub(crate) struct Apply {
     pub(crate) recursive: bool,
     #[command(flatten)]
     pub(crate) namespace: Namespace,
+    /// Only the objects of the files with these labels; with --prune also: only such objects are deleted
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    pub(crate) selector: Option<String>,
+    /// Take over fields that another manager owns
+    #[arg(long)]
+    pub(crate) force_conflicts: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Apply {
+    #[command(flatten)]
+    pub(crate) manifests: Manifests,
     /// Check and show what would happen, change nothing
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "server", value_parser = ["server", "client", "none"])]
     pub(crate) dry_run: Option<String>,
@@ -24,18 +37,12 @@ pub(crate) struct Apply {
     /// How long to wait, in seconds or as 1m30s; 0 is for ever
     #[arg(long, default_value = "5m", value_parser = duration)]
     pub(crate) timeout: std::time::Duration,
-    /// Take over fields that another manager owns
-    #[arg(long)]
-    pub(crate) force_conflicts: bool,
     /// Delete and make anew what cannot be changed otherwise (no claims, volumes or namespaces)
     #[arg(long)]
     pub(crate) replace: bool,
     /// Delete what was applied before and the files don't name any more; says which with -l or --applyset
     #[arg(long)]
     pub(crate) prune: bool,
-    /// Only the objects of the files with these labels; with --prune also: only such objects are deleted
-    #[arg(short = 'l', long, value_name = "LABELS")]
-    pub(crate) selector: Option<String>,
     /// The apply-set that the objects are (KEP-3659): NAME or secret/NAME, or configmap/NAME; with --prune
     #[arg(long, value_name = "NAME", conflicts_with = "selector")]
     pub(crate) applyset: Option<String>,
@@ -46,20 +53,8 @@ pub(crate) struct Apply {
 
 #[derive(Args, Debug)]
 pub(crate) struct Diff {
-    /// Manifest: a file, a directory, a URL, or - for standard input; may be repeated
-    #[arg(short = 'f', long = "filename", required = true, value_name = "FILE")]
-    pub(crate) files: Vec<String>,
-    /// Read directories with all that is below them
-    #[arg(short = 'R', long)]
-    pub(crate) recursive: bool,
     #[command(flatten)]
-    pub(crate) namespace: Namespace,
-    /// Only the objects of the files with these labels
-    #[arg(short = 'l', long, value_name = "LABELS")]
-    pub(crate) selector: Option<String>,
-    /// As if fields that another manager owns were taken over
-    #[arg(long)]
-    pub(crate) force_conflicts: bool,
+    pub(crate) manifests: Manifests,
 }
 
 #[derive(Args, Debug)]

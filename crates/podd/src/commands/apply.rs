@@ -19,10 +19,8 @@ use podd_core::verdict::Verdict;
 use serde_json::Value;
 use tokio::time::Instant;
 
-pub(super) use prune::selected;
-
 use super::{api_error, objects, wait};
-use crate::cli::{Apply, Output};
+use crate::cli::{Apply, Manifests, Output};
 use crate::config::Settings;
 use crate::manifests::{self, Item};
 use crate::print::say;
@@ -82,13 +80,7 @@ const KEPT: &[(&str, &str)] = &[
 
 pub(crate) async fn run(args: Apply, settings: &Settings) -> anyhow::Result<()> {
     let prune = prune::Prune::of(&args)?;
-    let mut items = manifests::read(&args.files, args.recursive).await?;
-    set_namespaces(&mut items, &args.namespace.namespace);
-    check(&items)?;
-    let named = prune::Named::of(&items);
-    if let Some(selector) = &args.selector {
-        items = selected(items, selector)?;
-    }
+    let (mut items, named) = read(&args.manifests).await?;
     let dry_run = args.dry_run.as_deref().filter(|kind| *kind != "none");
     if dry_run == Some("client") {
         for item in &items {
@@ -100,7 +92,7 @@ pub(crate) async fn run(args: Apply, settings: &Settings) -> anyhow::Result<()> 
     let client = client::connect(settings).await?;
     let deadline = (!args.timeout.is_zero()).then(|| Instant::now() + args.timeout);
     let immutable = if args.replace { Immutable::Replace(deadline) } else { Immutable::Advise };
-    let how = How { dry_run: dry_run.is_some(), force: args.force_conflicts, immutable };
+    let how = How { dry_run: dry_run.is_some(), force: args.manifests.force_conflicts, immutable };
     let set = match &prune {
         Some(prune::Prune::Set(parent)) => Some(set::Set::enter(&client, parent, &mut items, how.dry_run).await?),
         _ => None,
@@ -133,6 +125,18 @@ pub(crate) async fn run(args: Apply, settings: &Settings) -> anyhow::Result<()> 
         }
     }
     Ok(())
+}
+
+/// The objects that the files hold and the labels select, all of them right; and what the files name beside those.
+pub(super) async fn read(args: &Manifests) -> anyhow::Result<(Vec<Item>, prune::Named)> {
+    let mut items = manifests::read(&args.files, args.recursive).await?;
+    set_namespaces(&mut items, &args.namespace.namespace);
+    check(&items)?;
+    let named = prune::Named::of(&items);
+    if let Some(selector) = &args.selector {
+        items = prune::selected(items, selector)?;
+    }
+    Ok((items, named))
 }
 
 /// What becomes of each field that a Pod sets. What is refused has ended the command before.

@@ -13,7 +13,7 @@ use super::apply::{self, How};
 use crate::cli::Diff;
 use crate::config::Settings;
 use crate::manifests::Item;
-use crate::{client, manifests, print, yaml};
+use crate::{client, print, yaml};
 
 /// The code of differences; that of errors is [`crate::cli::Command::failure`]'s.
 const DIFFERENT: u8 = 1;
@@ -23,14 +23,9 @@ const CONTEXT: usize = 3;
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 pub(crate) async fn run(args: Diff, settings: &Settings) -> anyhow::Result<ExitCode> {
-    let mut items = manifests::read(&args.files, args.recursive).await?;
-    apply::set_namespaces(&mut items, &args.namespace.namespace);
-    apply::check(&items)?;
-    if let Some(selector) = &args.selector {
-        items = apply::selected(items, selector)?;
-    }
+    let (items, _) = apply::read(&args.manifests).await?;
     let client = client::connect(settings).await?;
-    let how = How { dry_run: true, force: args.force_conflicts, immutable: apply::Immutable::Advise };
+    let how = How { dry_run: true, force: args.manifests.force_conflicts, immutable: apply::Immutable::Advise };
     let mut different = false;
     let mut objections = Vec::new();
     for item in &items {

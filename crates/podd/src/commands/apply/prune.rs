@@ -27,11 +27,13 @@ pub(super) enum Prune {
 impl Prune {
     /// What the flags ask for.
     pub(super) fn of(args: &Apply) -> anyhow::Result<Option<Self>> {
-        match (args.prune, &args.selector, &args.applyset) {
+        match (args.prune, &args.manifests.selector, &args.applyset) {
             (false, _, Some(_)) => bail!("--applyset: say --prune too; a set is kept only to know what to delete"),
             (false, _, None) => Ok(None),
             (true, None, None) => bail!("--prune: say what may be deleted with -l LABELS or --applyset NAME"),
-            (true, _, Some(name)) => Ok(Some(Prune::Set(set::Parent::parse(name, &args.namespace.namespace)?))),
+            (true, _, Some(name)) => {
+                Ok(Some(Prune::Set(set::Parent::parse(name, &args.manifests.namespace.namespace)?)))
+            }
             (true, Some(selector), None) if selector.trim().is_empty() => {
                 bail!("--prune: -l \"\" selects every object; name labels")
             }
@@ -41,7 +43,7 @@ impl Prune {
 }
 
 /// The objects that a label selector selects.
-pub(in crate::commands) fn selected(items: Vec<Item>, selector: &str) -> anyhow::Result<Vec<Item>> {
+pub(super) fn selected(items: Vec<Item>, selector: &str) -> anyhow::Result<Vec<Item>> {
     let mut found = Vec::new();
     for item in items {
         if podd_api::selects(selector, &item.value).map_err(|message| anyhow!("-l: {message}"))? {
@@ -56,7 +58,7 @@ pub(in crate::commands) fn selected(items: Vec<Item>, selector: &str) -> anyhow:
 
 /// What the files name, whatever its labels are.
 #[derive(Debug, Default)]
-pub(super) struct Named(BTreeSet<(&'static str, String, String)>);
+pub(in crate::commands) struct Named(BTreeSet<(&'static str, String, String)>);
 
 impl Named {
     /// Of all that the files hold, before any of it is left out.
