@@ -85,6 +85,8 @@ pub fn container_field_path(pod: &Pod, container: &str) -> Option<String> {
         Some(format!("spec.containers{{{container}}}"))
     } else if in_list(spec.init_containers.as_deref().unwrap_or_default()) {
         Some(format!("spec.initContainers{{{container}}}"))
+    } else if spec.ephemeral_containers.iter().flatten().any(|c| c.name == container) {
+        Some(format!("spec.ephemeralContainers{{{container}}}"))
     } else {
         None
     }

@@ -14,7 +14,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodRouter, get},
 };
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use podd_core::pod::{Member, members};
 use podd_cri::{
     RuntimeService,
     streaming::{channels::Failure, refuse},
@@ -100,11 +101,9 @@ fn status_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
     lists.into_iter().flatten().flatten().find(|status| status.name == container)
 }
 
-/// The pod's container of this name, init containers among them.
-fn container_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a Container> {
-    let spec = pod.spec.as_ref()?;
-    let init = spec.init_containers.iter().flatten();
-    init.chain(&spec.containers).find(|found| found.name == container)
+/// The pod's container of this name, of any list.
+fn container_of<'a>(pod: &'a Pod, container: &str) -> Option<Member<'a>> {
+    members(pod).into_iter().find(|found| found.name() == container)
 }
 
 /// The runtime's id in `<runtime>://<id>`.

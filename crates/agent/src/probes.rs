@@ -120,7 +120,7 @@ impl Probers {
     }
 
     fn subject(&self, pod: &Arc<Pod>, seen: &Observation, watch: Watch) -> Option<Subject> {
-        let container = members(pod).iter().find(|m| m.name() == watch.container)?.spec.clone();
+        let container = members(pod).iter().find(|m| m.name() == watch.container)?.spec.clone().into_owned();
         let probe = watch.kind.of(&container)?.clone();
         let host_network = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
         let sandbox = seen.sandboxes.iter().find(|s| s.id == watch.sandbox_id);

@@ -61,6 +61,10 @@ fn check_as(kind: &Kind, object: &Value) -> Vec<Objection> {
     (kind.prepare_create)(&mut object, &context);
     errors.extend(meta::validate(kind, &object));
     errors.extend((kind.validate)(&object));
+    if object["metadata"]["uid"].as_str().is_none_or(str::is_empty) {
+        // One with a uid was printed from an object that is there.
+        errors.extend((kind.validate_create)(&object));
+    }
     for error in errors {
         let objection = Objection { message: error.message(), path: error.path };
         if !objections.contains(&objection) {

@@ -110,7 +110,7 @@ fn resources_of(kind: &'static Kind) -> impl Iterator<Item = Value> {
 
 fn subresource(kind: &Kind, sub: Subresource) -> (&'static str, &'static [&'static str]) {
     match sub {
-        Subresource::Status => (kind.kind, &["get", "patch", "update"]),
+        Subresource::Status | Subresource::EphemeralContainers => (kind.kind, &["get", "patch", "update"]),
         Subresource::Log => (kind.kind, &["get"]),
         Subresource::Exec => ("PodExecOptions", &["create", "get"]),
         Subresource::Attach => ("PodAttachOptions", &["create", "get"]),

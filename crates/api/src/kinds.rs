@@ -12,6 +12,8 @@ mod node;
 mod pod;
 mod secret;
 
+pub(crate) use pod::validate_ephemeral;
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -53,6 +55,8 @@ pub(crate) struct Kind {
     pub(crate) prepare_update: fn(&mut Value, &Value),
     /// What the kind's rules object to.
     pub(crate) validate: fn(&Value) -> Vec<FieldError>,
+    /// What the kind's rules object to in a new object alone.
+    pub(crate) validate_create: fn(&Value) -> Vec<FieldError>,
     /// What may not change (new, old).
     pub(crate) validate_update: fn(&Value, &Value) -> Vec<FieldError>,
     /// The seconds that a deletion waits for its finisher; 0: it goes at once.
@@ -76,6 +80,8 @@ pub(crate) struct Context {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Subresource {
     Status,
+    /// Of a pod: the list in its spec that may grow.
+    EphemeralContainers,
     Log,
     Exec,
     Attach,
@@ -86,6 +92,7 @@ impl Subresource {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Status => "status",
+            Self::EphemeralContainers => "ephemeralcontainers",
             Self::Log => "log",
             Self::Exec => "exec",
             Self::Attach => "attach",
@@ -122,6 +129,7 @@ impl Kind {
         prepare_create: |_, _| {},
         prepare_update: |_, _| {},
         validate: |_| Vec::new(),
+        validate_create: |_| Vec::new(),
         validate_update: |_, _| Vec::new(),
         grace: |_, _, _| 0,
         has_generation: false,
@@ -186,6 +194,7 @@ pub(crate) static KINDS: &[Kind] = &[
         categories: &["all"],
         subresources: &[
             Subresource::Status,
+            Subresource::EphemeralContainers,
             Subresource::Log,
             Subresource::Exec,
             Subresource::Attach,
@@ -208,6 +217,7 @@ pub(crate) static KINDS: &[Kind] = &[
         prepare_create: pod::prepare_create,
         prepare_update: pod::prepare_update,
         validate: pod::validate,
+        validate_create: pod::validate_create,
         validate_update: pod::validate_update,
         grace: pod::grace,
         has_generation: true,

@@ -114,7 +114,7 @@ impl Server {
             Some(Subresource::Exec) => return proxy::exec(&self, &target, &query, request).await,
             Some(Subresource::Attach) => return proxy::attach(&self, &target, &query, request).await,
             Some(Subresource::PortForward) => return proxy::port_forward(&self, &target, &query, request).await,
-            Some(Subresource::Status) | None => {}
+            Some(Subresource::Status | Subresource::EphemeralContainers) | None => {}
         }
         check_accept(request.headers())?;
         let (parts, body) = request.into_parts();
@@ -185,7 +185,7 @@ impl Server {
 
     async fn patch(&self, target: Target, query: &Query, headers: &HeaderMap, body: Body) -> Answer {
         let options = write_options(query, headers)?;
-        let patch = Patch::parse(body::media_type(headers), &body::read(body).await?)?;
+        let patch = Patch::parse(body::media_type(headers), &body::read(body).await?, target.subresource)?;
         verbs::check_options(&patch, &options)?;
         let context = self.context();
         self.write(&target, options.dry_run, move |transaction, target| {

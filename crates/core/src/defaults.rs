@@ -12,6 +12,8 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity,
 };
 
+use crate::pod::{as_container, of_container};
+
 /// The grace that a pod gets when its manifest is silent, in seconds.
 pub const GRACE_SECONDS: i64 = 30;
 
@@ -30,6 +32,11 @@ pub fn pod_spec(spec: &mut PodSpec) {
     let host_network = spec.host_network == Some(true);
     for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
         container_defaults(container, host_network);
+    }
+    for ephemeral in spec.ephemeral_containers.iter_mut().flatten() {
+        let mut container = as_container(ephemeral);
+        container_defaults(&mut container, host_network);
+        *ephemeral = of_container(container, ephemeral.target_container_name.take());
     }
     for volume in spec.volumes.iter_mut().flatten() {
         if volume_has_no_source(volume) {

@@ -195,7 +195,7 @@ impl History {
         let ready = seen.sandboxes.iter().filter(|s| s.state == SandboxState::Ready).count();
         hold(ready <= 1, || format!("{ready} ready sandboxes"))?;
         let names = Names::of(pod);
-        for name in names.inits.iter().chain(&names.sidecars).chain(&names.regulars) {
+        for name in names.in_order.iter().chain(&names.ephemerals) {
             let live = seen.instances(name).filter(|c| is_running(c)).count();
             hold(live <= 1, || format!("{live} live instances of {name}"))?;
         }
@@ -303,6 +303,9 @@ impl History {
             let mut exits = before.iter().filter_map(|r| r.exit);
             hold(exits.all(|(code, _)| restarts(pod, name, code)), || format!("{name} ran again, against its policy"))?;
         }
+        if names.ephemerals.contains(name) {
+            hold(before.is_empty(), || format!("ephemeral container {name} ran again"))?;
+        }
         let row = before.last().map_or(Ok(1), |last| back_off_row(last, seen, started_at))?;
         let ran = Ran {
             name: name.clone(),
@@ -405,7 +408,8 @@ fn phase_of(status: Option<&PodStatus>) -> Option<&str> {
 }
 
 fn all_statuses(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
-    status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten())
+    let inits = status.init_container_statuses.iter().flatten();
+    inits.chain(status.container_statuses.iter().flatten()).chain(status.ephemeral_container_statuses.iter().flatten())
 }
 
 /// The names of a pod's containers.
@@ -413,7 +417,8 @@ struct Names {
     inits: Vec<String>,
     sidecars: Vec<String>,
     regulars: Vec<String>,
-    /// All of them, in the order of the spec.
+    ephemerals: Vec<String>,
+    /// All but the ephemeral ones, in the order of the spec.
     in_order: Vec<String>,
     /// Whether a regular container has a restart policy of its own.
     have_own_policies: bool,
@@ -429,6 +434,12 @@ impl Names {
             inits: inits().filter(|c| !sidecar(c)).map(name).collect(),
             sidecars: inits().filter(sidecar).map(name).collect(),
             regulars: regulars().map(name).collect(),
+            ephemerals: pod
+                .spec
+                .iter()
+                .flat_map(|s| s.ephemeral_containers.iter().flatten())
+                .map(|e| e.name.clone())
+                .collect(),
             in_order: inits().chain(regulars()).map(name).collect(),
             have_own_policies: regulars().any(|c| c.restart_policy.is_some()),
         }

@@ -7,6 +7,7 @@
 mod class;
 mod container;
 mod data;
+mod ephemeral;
 mod lifecycle;
 mod metadata;
 mod naming;
@@ -25,6 +26,7 @@ use crate::field::FieldError;
 use crate::names;
 
 pub use class::{priority_class, priority_class_update, runtime_class, runtime_class_update};
+pub use ephemeral::ephemeral_update;
 pub use metadata::{Scope, metadata};
 pub use storage::{
     claim, claim_update, persistent_volume, persistent_volume_update, storage_class, storage_class_update,
@@ -32,6 +34,21 @@ pub use storage::{
 pub use update::pod_update;
 
 /// Everything wrong with a new Pod.
+#[must_use]
+pub fn pod_create(new: &Pod) -> Vec<FieldError> {
+    let mut errors = pod(new);
+    if let Some(spec) = &new.spec {
+        pod_spec_create(spec, "spec", &mut errors);
+    }
+    errors
+}
+
+/// What a spec may have only once its Pod is there.
+pub fn pod_spec_create(spec: &PodSpec, path: &str, errors: &mut Vec<FieldError>) {
+    ephemeral::on_create(spec, path, errors);
+}
+
+/// Everything wrong with a Pod.
 #[must_use]
 pub fn pod(pod: &Pod) -> Vec<FieldError> {
     let mut errors = metadata(&pod.metadata, Scope::Namespaced, names::dns_subdomain);
@@ -46,6 +63,7 @@ pub fn pod(pod: &Pod) -> Vec<FieldError> {
 pub fn pod_spec(spec: &PodSpec, path: &str, errors: &mut Vec<FieldError>) {
     let volumes = volume::volumes(spec, path, errors);
     container::containers(spec, path, &volumes, errors);
+    ephemeral::of_spec(spec, path, &volumes, errors);
     lifecycle::of_spec(spec, path, errors);
     container::host_ports_are_distinct(spec, path, errors);
     probes::gates(spec, path, errors);

@@ -6,7 +6,7 @@ use axum::{
     http::{StatusCode, Uri},
     response::{IntoResponse, Response},
 };
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use podd_cri::{
     streaming::{Target, proxy},
     v1,
@@ -53,7 +53,7 @@ pub(crate) async fn attach(State(kubelet): State<Kubelet>, Path(place): Path<Pla
         let pod = kubelet.named(&place)?;
         let container_id = running(&pod, &place.container)?;
         // Whether there is a terminal was decided when the container was made, whatever the client believes.
-        let tty = container_of(&pod, &place.container).is_some_and(|container: &Container| container.tty == Some(true));
+        let tty = container_of(&pod, &place.container).is_some_and(|container| container.spec.tty == Some(true));
         // What only wants stderr gets the one output of the terminal.
         let stdout = stdout || (tty && stderr);
         let ask = v1::AttachRequest { container_id, stdin, tty, stdout, stderr: stderr && !tty };

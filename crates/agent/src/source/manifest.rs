@@ -42,7 +42,7 @@ pub fn read(bytes: &[u8], file: &str, node: &str, seen: Timestamp) -> Result<Pod
     all(references(&pod))?;
     defaults::pod(&mut pod);
     identity::adopt(&mut pod, node, file, seen);
-    all(validation::pod(&pod))?;
+    all(validation::pod_create(&pod))?;
     Ok(pod)
 }
 

@@ -62,8 +62,9 @@ pub(crate) async fn act(services: &Arc<Services>, pulls: &Pulls, order: &Order) 
         Action::CreateSandbox { attempt } => sandbox::create(services, order, *attempt).await.map(|()| Acted::done()),
         Action::StopSandbox { id } => sandbox::stop(services, pod, id).await.map(|()| Acted::done()),
         Action::RemoveSandbox { id } => sandbox::remove(services, id).await.map(|()| Acted::done()),
-        Action::StartContainer { container, kind, sandbox_id, restart_count, image_ref, .. } => {
-            let start = start::Start { container, kind: *kind, sandbox_id, restart_count: *restart_count, image_ref };
+        Action::StartContainer { container, sandbox_id, restart_count, image_ref, target, .. } => {
+            let (restart_count, target) = (*restart_count, target.as_deref());
+            let start = start::Start { container, sandbox_id, restart_count, image_ref, target };
             start::start(services, order, &start).await.map(|id| Acted::with(Outcome::Started { id }))
         }
         Action::PostStart { id, container } => {

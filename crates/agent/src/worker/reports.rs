@@ -53,7 +53,8 @@ fn waiting(status: &ContainerStatus) -> Option<&ContainerStateWaiting> {
 }
 
 fn all(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
-    status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten())
+    let lists = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
+    lists.into_iter().flatten().flatten()
 }
 
 #[cfg(test)]

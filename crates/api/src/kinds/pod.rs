@@ -67,6 +67,19 @@ pub(super) fn validate(pod: &Value) -> Vec<FieldError> {
     errors
 }
 
+pub(super) fn validate_create(pod: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if let Some(spec) = &typed(pod).spec {
+        validation::pod_spec_create(spec, "spec", &mut errors);
+    }
+    errors
+}
+
+/// What may not change through `ephemeralcontainers` (new, old).
+pub(crate) fn validate_ephemeral(new: &Value, old: &Value) -> Vec<FieldError> {
+    validation::ephemeral_update(&typed(new), &typed(old))
+}
+
 pub(super) fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
     validation::pod_update(&typed(new), &typed(old))
 }

@@ -77,6 +77,7 @@ fn prepare(
     (kind.prepare_create)(&mut object, context);
     errors.extend(meta::validate(kind, &object));
     errors.extend((kind.validate)(&object));
+    errors.extend((kind.validate_create)(&object));
     (object, errors, warnings)
 }
 

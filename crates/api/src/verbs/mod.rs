@@ -5,6 +5,7 @@ mod create;
 mod delete;
 mod operations;
 mod patch;
+mod strategic;
 mod update;
 
 pub(crate) use create::create;

@@ -5,12 +5,13 @@ use serde_json::Value;
 
 use super::create::create_applied;
 use super::operations;
+use super::strategic;
 use super::update::{Managed, Update, key};
 use super::{Written, check_type, decode, report, who};
 use crate::apply;
 use crate::body::{self, Document};
 use crate::failure::Failure;
-use crate::kinds::{Context, Kind};
+use crate::kinds::{Context, Kind, Subresource};
 use crate::meta;
 use crate::query::WriteOptions;
 use crate::store::Transaction;
@@ -20,12 +21,13 @@ use crate::target::Target;
 pub(crate) enum Patch {
     Json(json_patch::Patch),
     Merge(Document),
+    Strategic(Document),
     Apply(Document),
 }
 
 impl Patch {
     /// Reads the body by its media type.
-    pub(crate) fn parse(media_type: &str, bytes: &Bytes) -> Result<Self, Failure> {
+    pub(crate) fn parse(media_type: &str, bytes: &Bytes, part: Option<Subresource>) -> Result<Self, Failure> {
         match media_type {
             "application/json-patch+json" => json_patch_of(bytes).map(Self::Json),
             "application/merge-patch+json" => body::json(bytes).map(Self::Merge),
@@ -34,6 +36,9 @@ impl Patch {
                 body::json(bytes).or_else(|_| body::yaml(bytes)).map(Self::Apply)
             }
             "application/apply-patch+yaml" => body::yaml(bytes).map(Self::Apply),
+            "application/strategic-merge-patch+json" if part == Some(Subresource::EphemeralContainers) => {
+                body::json(bytes).map(Self::Strategic)
+            }
             "application/strategic-merge-patch+json" => Err(Failure::unsupported_media_type(
                 "podd does not implement strategic merge patches yet \
                  (application/strategic-merge-patch+json): use server-side apply \
@@ -73,6 +78,13 @@ pub(crate) fn patch(
         Patch::Json(patch) => {
             let change = |object: &mut Value| operations::apply(object, &patch);
             change_live(transaction, target, change, &[], options, context)
+        }
+        Patch::Strategic(Document { value, duplicates }) => {
+            if !value.is_object() {
+                return Err(Failure::bad_request("a strategic merge patch is a JSON object"));
+            }
+            let change = |object: &mut Value| strategic::apply(object, &value);
+            change_live(transaction, target, change, &duplicates, options, context)
         }
         Patch::Merge(Document { value, duplicates }) => {
             if !value.is_object() {
@@ -190,7 +202,7 @@ pub(crate) fn check_options(patch: &Patch, options: &WriteOptions) -> Result<(),
         Patch::Apply(_) if options.manager.is_none() => {
             FieldError::required("fieldManager", "is required for apply patch")
         }
-        Patch::Json(_) | Patch::Merge(_) if options.force => {
+        Patch::Json(_) | Patch::Merge(_) | Patch::Strategic(_) if options.force => {
             FieldError::forbidden("force", "may not be specified for non-apply patch")
         }
         _ => return Ok(()),
@@ -214,9 +226,11 @@ mod tests {
     #[test]
     fn unknown_kinds_of_patches_are_refused_by_name() {
         let strategic = "application/strategic-merge-patch+json";
-        let refused = Patch::parse(strategic, &Bytes::from_static(b"{}")).err().unwrap();
+        let body = Bytes::from_static(b"{}");
+        let refused = Patch::parse(strategic, &body, None).err().unwrap();
         assert_eq!(refused.code(), 415);
         assert!(refused.message().contains(strategic));
-        assert_eq!(Patch::parse("text/plain", &Bytes::new()).err().unwrap().code(), 415);
+        assert_eq!(Patch::parse("text/plain", &Bytes::new(), None).err().unwrap().code(), 415);
+        assert!(Patch::parse(strategic, &body, Some(Subresource::EphemeralContainers)).is_ok());
     }
 }

@@ -1,12 +1,12 @@
 //! Update: the whole object replaced, or its status.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Written, refuse, who};
 use crate::apply;
 use crate::bounds;
 use crate::failure::Failure;
-use crate::kinds::{Context, Kind, NAMESPACE, Subresource};
+use crate::kinds::{Context, Kind, NAMESPACE, Subresource, validate_ephemeral};
 use crate::meta;
 use crate::query::WriteOptions;
 use crate::store::{Key, Transaction};
@@ -68,6 +68,14 @@ impl Update {
         let mut errors = Vec::new();
         if subresource == Some(Subresource::Status) {
             new = status_of(new, &old);
+        } else if subresource == Some(Subresource::EphemeralContainers) {
+            new = with_ephemeral_of(&new, &old);
+            let added = json!({"spec": {"ephemeralContainers": new["spec"]["ephemeralContainers"]}});
+            let (refused, remarks) = (kind.verdict)(&added);
+            errors.extend(refused);
+            warnings.extend(remarks);
+            (kind.default)(&mut new);
+            errors.extend(validate_ephemeral(&new, &old));
         } else {
             if kind.has_status() {
                 meta::carry(&mut new, &old, "status");
@@ -106,6 +114,15 @@ fn status_of(new: Value, old: &Value) -> Value {
     meta::carry(&mut result, &new, "status");
     for field in ["labels", "annotations", "finalizers"] {
         meta::carry(&mut result["metadata"], &new["metadata"], field);
+    }
+    result
+}
+
+/// The old object with the ephemeral containers of the new one.
+fn with_ephemeral_of(new: &Value, old: &Value) -> Value {
+    let mut result = old.clone();
+    if result["spec"].is_object() {
+        meta::carry(&mut result["spec"], &new["spec"], "ephemeralContainers");
     }
     result
 }

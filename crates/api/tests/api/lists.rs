@@ -225,6 +225,7 @@ async fn discovery_tells_every_kind_in_both_forms() {
         "persistentvolumes/status",
         "pods",
         "pods/attach",
+        "pods/ephemeralcontainers",
         "pods/exec",
         "pods/log",
         "pods/portforward",
@@ -240,7 +241,7 @@ async fn discovery_tells_every_kind_in_both_forms() {
         let within = served.get(&format!("{NAMESPACES}/default/{}", resource.name)).await.code;
         assert_eq!(within, if resource.namespaced { 200 } else { 404 }, "{}", resource.name);
     }
-    for stream in ["pods/attach", "pods/exec", "pods/portforward"] {
+    for stream in ["pods/attach", "pods/ephemeralcontainers", "pods/exec", "pods/portforward"] {
         let verbs =
             list.resources.iter().find(|resource| resource.name == stream).map(|resource| resource.verbs.join(" "));
         assert_eq!(verbs.as_deref(), Some("create get"), "{stream}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Kind, PullPolicy};
+use super::PullPolicy;
 
 /// What is wanted of a pod.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,14 +87,14 @@ pub enum Action {
     StartContainer {
         /// Its name in the pod.
         container: String,
-        /// Which list of the spec it stands in.
-        kind: Kind,
         /// The sandbox it goes into.
         sandbox_id: String,
         /// How often the container was started before.
         restart_count: u32,
         /// The image to run, as the runtime names it.
         image_ref: String,
+        /// The runtime's id of the container whose processes it sees, if it is to see another one's.
+        target: Option<String>,
         /// Whether a postStart hook follows, until whose end the container does not count as started.
         post_start: bool,
         /// The end of the instance before it: this start counts as a restart and lengthens the back-off.

@@ -71,7 +71,7 @@ fn initialized(members: &[Member<'_>], status: &PodStatus) -> Verdict {
     let (unknown, incomplete) = lacking(members, statuses, |kind| match kind {
         Kind::Init => Some(|s| s.ready),
         Kind::Sidecar => Some(|s| s.started == Some(true)),
-        Kind::Regular => None,
+        Kind::Regular | Kind::Ephemeral => None,
     });
     if status.phase.as_deref() == Some("Succeeded") && unknown.is_empty() {
         return verdict(true).because("PodCompleted", None);

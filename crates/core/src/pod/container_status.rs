@@ -13,12 +13,16 @@ use super::{
     ContainerSeen, ContainerState, Goal, Memory, NodeFacts, PostStart, Target,
     containers::{Kind, Member},
     decide::Turn,
+    ephemeral::lacks_target,
     images, mounts,
     start::{crash_wait, is_ending},
 };
 
 /// The reason and exit code of a container that is lost.
 pub(super) const LOST: (&str, i32) = ("ContainerStatusUnknown", 137);
+
+/// The message of a container that ran and of which the runtime has no record.
+const GONE: &str = "The container could not be located when the pod was deleted.  The container used to be Running";
 
 /// How long `ErrImagePull` shows before it becomes `ImagePullBackOff`: long enough for a watcher to see it.
 const PULL_ERROR_SHOWS: std::time::Duration = std::time::Duration::from_secs(1);
@@ -71,11 +75,13 @@ pub(super) fn container_status(
     let running = status.state.as_ref().is_some_and(|s| s.running.is_some());
     let succeeded = status.state.as_ref().and_then(|s| s.terminated.as_ref()).is_some_and(|t| t.exit_code == 0);
     let newest = instances.first().filter(|_| running);
-    status.started = Some(newest.is_some_and(|c| turn.is_started(c, member)));
-    status.volume_mounts = mounts::statuses(member.spec, turn.node.recursive_read_only);
+    // An ephemeral container is neither ready nor started: nobody waits for it.
+    status.started = (member.kind != Kind::Ephemeral).then(|| newest.is_some_and(|c| turn.is_started(c, member)));
+    status.volume_mounts = mounts::statuses(&member.spec, turn.node.recursive_read_only);
     status.ready = match member.kind {
         Kind::Init => succeeded,
         Kind::Sidecar | Kind::Regular => newest.is_some_and(|c| turn.is_ready(c, member)),
+        Kind::Ephemeral => false,
     };
     status
 }
@@ -87,7 +93,7 @@ pub(super) fn lost(status: &mut ContainerStatus) {
     }
     status.state = Some(lost_state("The container could not be located when the pod was terminated"));
     status.ready = false;
-    status.started = Some(false);
+    status.started = status.started.map(|_| false);
 }
 
 /// When the wait of a failed pull begins to show as back-off; none if it has not failed, or never shows as that.
@@ -129,12 +135,16 @@ fn from_old(member: &Member<'_>, goal: &Goal, old: Option<&ContainerStatus>, has
     if old_state.terminated.is_some() {
         return old.clone();
     }
+    if member.kind == Kind::Ephemeral && old_state.running.is_some() {
+        // No other one follows.
+        status.state = Some(lost_state(GONE));
+        return status;
+    }
     status.restart_count = old.restart_count;
     status.last_state = old.last_state.clone();
     let had_end = status.last_state.as_ref().is_some_and(|s| s.terminated.is_some());
     if old_state.running.is_some() && !had_end {
-        let message = "The container could not be located when the pod was deleted.  The container used to be Running";
-        status.last_state = Some(lost_state(message));
+        status.last_state = Some(lost_state(GONE));
         if matches!(goal, Goal::Run) {
             status.restart_count = status.restart_count.saturating_add(1);
         }
@@ -204,6 +214,9 @@ fn will_start(turn: &Turn<'_>, goal: &Goal, member: &Member<'_>, newest: Option<
     if *goal != Goal::Run || super::is_terminal(turn.pod) || turn.is_past_deadline() {
         return false;
     }
+    if member.kind == Kind::Ephemeral && turn.has_run(member) {
+        return false;
+    }
     match newest.map(|c| &c.state) {
         None | Some(ContainerState::Created | ContainerState::Unknown) => true,
         Some(ContainerState::Running { .. }) => false,
@@ -227,6 +240,10 @@ fn waiting(turn: &Turn<'_>, member: &Member<'_>) -> Option<(String, Option<Strin
             meta.uid.as_deref().unwrap_or_default(),
         );
         return Some(("CrashLoopBackOff".to_owned(), Some(message)));
+    }
+    if let Some(target) = lacks_target(turn, member) {
+        let message = format!("unable to find target container \"{target}\"");
+        return Some(("CreateContainerConfigError".to_owned(), Some(message)));
     }
     let failure = |target| memory.failures.get(&target).and_then(|f| f.failure.as_ref());
     if let Some(failure) = failure(Target::Container(name.to_owned())) {

@@ -1,9 +1,11 @@
 //! The containers of a pod as a list with kinds: the order in which they start, and the rules that come with each
 //! kind, are data here, so that `decide` and `status` never ask which field of the spec a container came from.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, Pod};
+
+use super::ephemeral;
 
 /// Which list of the spec a container stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,6 +17,15 @@ pub enum Kind {
     Sidecar,
     /// Runs as long as the pod.
     Regular,
+    /// Added to a pod that runs, to look into it. Started once; nothing waits for it.
+    Ephemeral,
+}
+
+impl Kind {
+    /// Whether it stands among the init containers.
+    pub fn is_init(self) -> bool {
+        matches!(self, Kind::Init | Kind::Sidecar)
+    }
 }
 
 /// What happens to a container that has ended.
@@ -40,12 +51,16 @@ pub enum PullPolicy {
 }
 
 /// One container of a pod with its kind and its policies resolved.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Member<'a> {
+    name: &'a str,
+    image: &'a str,
     /// Its kind.
     pub kind: Kind,
-    /// Its spec.
-    pub spec: &'a Container,
+    /// Its spec; that of an ephemeral container is made of what the pod has.
+    pub spec: Cow<'a, Container>,
+    /// The container whose processes it is to see (`targetContainerName`).
+    pub target: Option<&'a str>,
     /// What happens after its end, unless one of its own rules says otherwise: see [`Member::restarts_after`].
     pub restart: RestartPolicy,
     /// When its image is pulled.
@@ -55,12 +70,12 @@ pub struct Member<'a> {
 impl<'a> Member<'a> {
     /// Its name.
     pub fn name(&self) -> &'a str {
-        &self.spec.name
+        self.name
     }
 
     /// Its image as the spec names it; empty when the spec has none.
     pub fn image(&self) -> &'a str {
-        self.spec.image.as_deref().unwrap_or_default()
+        self.image
     }
 
     /// The key of its crash back-off: another image or other resources start a new one.
@@ -96,23 +111,39 @@ fn applies(rule: &ContainerRestartRule, exit_code: i32) -> bool {
 }
 
 /// The pod's containers in the order in which they start: init containers and sidecars, then regular ones, each in list
-/// order.
-pub fn members(pod: &Pod) -> Vec<Member<'_>> {
+/// order; ephemeral ones come last.
+pub fn members<'a>(pod: &'a Pod) -> Vec<Member<'a>> {
     let Some(spec) = &pod.spec else {
         return Vec::new();
     };
     let policy = restart_policy(pod);
+    let member = |kind: Kind, c: &'a Container, restart: RestartPolicy| Member {
+        name: &c.name,
+        image: c.image.as_deref().unwrap_or_default(),
+        kind,
+        spec: Cow::Borrowed(c),
+        target: None,
+        restart,
+        pull: pull_policy(c),
+    };
     let init = spec.init_containers.iter().flatten().map(|c| {
         let kind = if is_sidecar(c) { Kind::Sidecar } else { Kind::Init };
-        Member { kind, spec: c, restart: policy_of(c).unwrap_or(policy), pull: pull_policy(c) }
+        member(kind, c, policy_of(c).unwrap_or(policy))
     });
-    let regular = spec.containers.iter().map(|c| Member {
-        kind: Kind::Regular,
-        spec: c,
-        restart: policy_of(c).unwrap_or(policy),
-        pull: pull_policy(c),
+    let regular = spec.containers.iter().map(|c| member(Kind::Regular, c, policy_of(c).unwrap_or(policy)));
+    let ephemeral = spec.ephemeral_containers.iter().flatten().map(|e| {
+        let container = ephemeral::as_container(e);
+        Member {
+            name: &e.name,
+            image: e.image.as_deref().unwrap_or_default(),
+            kind: Kind::Ephemeral,
+            pull: pull_policy(&container),
+            spec: Cow::Owned(container),
+            target: e.target_container_name.as_deref().filter(|name| !name.is_empty()),
+            restart: RestartPolicy::Never,
+        }
     });
-    init.chain(regular).collect()
+    init.chain(regular).chain(ephemeral).collect()
 }
 
 /// Whether an init container is a sidecar.

@@ -128,9 +128,9 @@ pub fn watches(pod: &Pod, goal: &Goal, seen: &Observation, memory: &Memory) -> V
         if memory.post_starts.contains_key(&newest.id) {
             continue;
         }
-        let started = is_started(pod, memory, newest, member.spec);
+        let started = is_started(pod, memory, newest, &member.spec);
         for kind in kinds {
-            let Some(probe) = kind.of(member.spec) else { continue };
+            let Some(probe) = kind.of(&member.spec) else { continue };
             let verdict = memory.health.get(&newest.id).and_then(|health| health.verdict(*kind));
             let wanted = match kind {
                 ProbeKind::Startup => !started && verdict.is_none(),
@@ -158,7 +158,7 @@ impl Memory {
     /// Takes in the result of a probe. True if something is to be decided anew.
     pub fn probed(&mut self, pod: &Pod, container: &str, id: &str, kind: ProbeKind, success: bool) -> bool {
         let members = members(pod);
-        let Some(probe) = members.iter().find(|m| m.name() == container).and_then(|m| kind.of(m.spec)) else {
+        let Some(probe) = members.iter().find(|m| m.name() == container).and_then(|m| kind.of(&m.spec)) else {
             return false;
         };
         self.health.entry(id.to_owned()).or_default().take(kind, probe, success)
@@ -173,7 +173,7 @@ impl Memory {
 impl Turn<'_> {
     /// Whether an instance runs and its startup probe, if it has one, has succeeded.
     pub(super) fn is_started(&self, seen: &ContainerSeen, member: &Member<'_>) -> bool {
-        is_started(self.pod, self.memory, seen, member.spec)
+        is_started(self.pod, self.memory, seen, &member.spec)
     }
 
     /// Whether an instance has started and its readiness probe, if it has one, succeeds.
@@ -186,7 +186,7 @@ impl Turn<'_> {
     /// Why an instance that runs is to be stopped, and the grace it gets, if its probes ask for it.
     pub(super) fn unhealthy(&self, seen: &ContainerSeen, member: &Member<'_>) -> Option<(KillReason, Duration)> {
         let health = self.memory.health.get(&seen.id)?;
-        let failed = |kind: ProbeKind| (health.verdict(kind) == Some(false)).then(|| kind.of(member.spec)).flatten();
+        let failed = |kind: ProbeKind| (health.verdict(kind) == Some(false)).then(|| kind.of(&member.spec)).flatten();
         let (reason, probe) = match (failed(ProbeKind::Liveness), failed(ProbeKind::Startup)) {
             (Some(probe), _) => (KillReason::LivenessFailed, probe),
             (None, Some(probe)) => (KillReason::StartupFailed, probe),

@@ -37,7 +37,7 @@ pub(super) enum Stand {
 /// What a container waits for, its own image first.
 pub(super) fn of_member<'a>(pod: &'a Pod, member: &Member<'a>) -> Vec<Wanted<'a>> {
     let own = Wanted { key: member.name().to_owned(), image: member.image(), pull: member.pull };
-    [own].into_iter().chain(of_volumes(pod, member.spec)).collect()
+    [own].into_iter().chain(of_volumes(pod, &member.spec)).collect()
 }
 
 /// The name of the volume that a key stands for; none if it stands for a container.
@@ -53,7 +53,7 @@ pub(super) fn of_pod(pod: &Pod) -> BTreeMap<String, &str> {
     containers.chain(volumes.map(|wanted| (wanted.key, wanted.image))).collect()
 }
 
-fn of_volumes<'a>(pod: &'a Pod, container: &'a Container) -> impl Iterator<Item = Wanted<'a>> {
+fn of_volumes<'a>(pod: &'a Pod, container: &Container) -> impl Iterator<Item = Wanted<'a>> {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     let mounted = |volume: &&Volume| container.volume_mounts.iter().flatten().any(|mount| mount.name == volume.name);
     volumes.filter(mounted).filter_map(of_volume)

@@ -9,6 +9,7 @@ use super::{
     container_status::LOST,
     containers::{Member, RestartPolicy, container_hash, restart_policy, termination_grace},
     decide::{Batch, Turn},
+    ephemeral,
     images::{self, Stand},
     sandbox::{self, Verdict},
 };
@@ -29,6 +30,7 @@ pub(super) fn plan(turn: &Turn<'_>, batch: &mut Batch<'_>) -> Course {
         Verdict::Current(current) => {
             let course = run_in(turn, current, batch);
             if course == Course::On {
+                ephemeral::plan(turn, current, batch);
                 collect(turn, current, batch);
             }
             course
@@ -67,7 +69,7 @@ fn first_starts<'a, 'b>(turn: &'b Turn<'a>, attempt: u32) -> Vec<&'b Member<'a>>
     }
     let left: Vec<_> =
         turn.members.iter().filter(|m| m.kind == Kind::Regular && !is_over(turn.seen.newest(m.name()), m)).collect();
-    match turn.members.iter().find(|m| m.kind != Kind::Regular) {
+    match turn.members.iter().find(|m| m.kind.is_init()) {
         Some(init) if !left.is_empty() => vec![init],
         _ => left,
     }
@@ -145,7 +147,7 @@ fn initialization<'a, 'b>(turn: &'b Turn<'a>, current: &SandboxSeen) -> Initiali
     if turn.members.iter().any(|m| m.kind == Kind::Regular && here(m).is_some()) {
         return Initialization::Completed;
     }
-    let inits: Vec<_> = turn.members.iter().filter(|m| m.kind != Kind::Regular).collect();
+    let inits: Vec<_> = turn.members.iter().filter(|m| m.kind.is_init()).collect();
     let last = inits.iter().rposition(|m| here(m).is_some());
     let next = match last.map(|last| (last, inits[last], here(inits[last]))) {
         Some((last, member, Some(newest))) if member.kind == Kind::Sidecar => {
@@ -215,7 +217,7 @@ fn regular(turn: &Turn<'_>, current: &SandboxSeen, batch: &mut Batch<'_>) -> Cou
 
 /// Where a container stands after `advance`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     /// It is on its way: started by this batch, or waiting for one of its actions.
     Busy,
     /// It failed and waits for its next try.
@@ -227,7 +229,7 @@ enum Step {
 }
 
 /// Brings one container one step nearer to running.
-fn advance(turn: &Turn<'_>, member: &Member<'_>, current: &SandboxSeen, batch: &mut Batch<'_>) -> Step {
+pub(super) fn advance(turn: &Turn<'_>, member: &Member<'_>, current: &SandboxSeen, batch: &mut Batch<'_>) -> Step {
     let all = || turn.seen.instances(member.name());
     // Never a second instance beside one that may run.
     if let Some(alive) = all().find(|c| c.may_run()) {
@@ -276,10 +278,10 @@ fn advance(turn: &Turn<'_>, member: &Member<'_>, current: &SandboxSeen, batch: &
     if prepared(turn, batch) {
         batch.push(Action::StartContainer {
             container: member.name().to_owned(),
-            kind: member.kind,
             sandbox_id: current.id.clone(),
             restart_count: next_count(turn, member),
             image_ref,
+            target: ephemeral::target(turn, member),
             post_start: member.spec.lifecycle.as_ref().is_some_and(|l| l.post_start.is_some()),
             crash,
         });
@@ -290,7 +292,7 @@ fn advance(turn: &Turn<'_>, member: &Member<'_>, current: &SandboxSeen, batch: &
 /// Whether a running container was made from another definition. An init container is left to its end.
 fn changed(alive: &ContainerSeen, member: &Member<'_>) -> bool {
     let hash = alive.hash.as_deref();
-    member.kind != Kind::Init && hash.is_some_and(|hash| hash != container_hash(member.spec))
+    member.kind != Kind::Init && hash.is_some_and(|hash| hash != container_hash(&member.spec))
 }
 
 /// The end of the newest instance that has ended, if the next start is a restart.
@@ -328,6 +330,7 @@ fn next_by_status(turn: &Turn<'_>, member: &Member<'_>) -> Option<u32> {
     let statuses = match member.kind {
         Kind::Init | Kind::Sidecar => status.init_container_statuses.as_ref(),
         Kind::Regular => status.container_statuses.as_ref(),
+        Kind::Ephemeral => status.ephemeral_container_statuses.as_ref(),
     };
     let old = statuses?.iter().find(|s| s.name == member.name())?;
     let count = u32::try_from(old.restart_count).ok()?;

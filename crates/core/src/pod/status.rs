@@ -50,7 +50,12 @@ pub fn status(
         container_statuses: statuses(&turn, goal, &[Kind::Regular], old.container_statuses.as_deref()),
         nominated_node_name: old.nominated_node_name.clone(),
         resize: old.resize.clone(),
-        ephemeral_container_statuses: old.ephemeral_container_statuses.clone(),
+        ephemeral_container_statuses: statuses(
+            &turn,
+            goal,
+            &[Kind::Ephemeral],
+            old.ephemeral_container_statuses.as_deref(),
+        ),
         resource_claim_statuses: old.resource_claim_statuses.clone(),
         extended_resource_claim_status: old.extended_resource_claim_status.clone(),
         ..Default::default()
@@ -90,7 +95,8 @@ const MESSAGES_MAX: usize = 12 << 10;
 
 /// Cuts the containers' last words to what a status may carry.
 fn bound_messages(status: &mut PodStatus) {
-    let lists = [&mut status.init_container_statuses, &mut status.container_statuses];
+    let lists =
+        [&mut status.init_container_statuses, &mut status.container_statuses, &mut status.ephemeral_container_statuses];
     let mut all: Vec<_> = lists.into_iter().flatten().flatten().collect();
     let part = MESSAGES_MAX / all.len().max(1);
     for state in all.iter_mut().flat_map(|s| [&mut s.state, &mut s.last_state]) {
@@ -146,11 +152,11 @@ fn statuses(
     kinds: &[Kind],
     old: Option<&[ContainerStatus]>,
 ) -> Option<Vec<ContainerStatus>> {
-    let has_init = turn.members.iter().any(|m| matches!(m.kind, Kind::Init | Kind::Sidecar));
+    let has_init = turn.members.iter().any(|m| m.kind.is_init());
     let old_of = |name: &str| old.into_iter().flatten().find(|s| s.name == name);
     let of_kind = turn.members.iter().filter(|m| kinds.contains(&m.kind));
     let mut all: Vec<_> = of_kind.map(|m| container_status(turn, goal, m, old_of(m.name()), has_init)).collect();
-    if kinds == [Kind::Regular] {
+    if !kinds.iter().any(|kind| kind.is_init()) {
         // Init containers stay in the order in which they run.
         all.sort_by(|a, b| a.name.cmp(&b.name));
     }
@@ -176,6 +182,7 @@ fn mark_lost(status: &mut PodStatus) {
     if initialized {
         regulars.iter_mut().for_each(lost);
     }
+    status.ephemeral_container_statuses.iter_mut().flatten().filter(|s| traced(s)).for_each(lost);
 }
 
 fn addresses(turn: &Turn<'_>, old: &PodStatus, status: &mut PodStatus) {

@@ -1,6 +1,7 @@
 //! Tests of the decisions: tables of single turns, and properties of whole lives in a small world.
 
 mod endings;
+mod ephemeral;
 mod health;
 mod hooks;
 mod properties;

@@ -32,7 +32,13 @@ fn each<'a>(spec: &'a PodSpec, path: &'a str) -> impl Iterator<Item = (String, &
     list("containers", &spec.containers).chain(list("initContainers", spec.init_containers.as_deref().unwrap_or(&[])))
 }
 
-fn container(one: &Container, path: &str, volumes: &HashSet<&str>, host_network: bool, errors: &mut Vec<FieldError>) {
+pub(super) fn container(
+    one: &Container,
+    path: &str,
+    volumes: &HashSet<&str>,
+    host_network: bool,
+    errors: &mut Vec<FieldError>,
+) {
     if one.name.is_empty() {
         errors.push(FieldError::required(format!("{path}.name"), ""));
     } else {

@@ -50,7 +50,7 @@ pub(super) fn deadline_update(new: Option<i64>, old: Option<i64>, errors: &mut V
     }
 }
 
-fn ends(one: &Container, spec: &PodSpec, path: &str, errors: &mut Vec<FieldError>) {
+pub(super) fn ends(one: &Container, spec: &PodSpec, path: &str, errors: &mut Vec<FieldError>) {
     if let Some(policy) = &one.termination_message_policy {
         one_of(policy, &["FallbackToLogsOnError", "File"], &format!("{path}.terminationMessagePolicy"), errors);
     }

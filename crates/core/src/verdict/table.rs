@@ -9,6 +9,7 @@ use super::Verdict::{self, Honoured, NoEffect, Refused};
 const ONE_NODE: &str = "there is one node only, so nothing is left to schedule";
 pub(super) const LATER: &str = "podd does not implement this field yet; remove it";
 const NO_SOCKET: &str = "no kubelet runs such a hook; use exec, httpGet or sleep";
+const NOT_EPHEMERAL: &str = "cannot be set for an Ephemeral Container";
 const NO_CLUSTER: &str = "it needs a cluster's control plane; remove it";
 const REMOVED_DRIVER: &str = "its driver is gone from Kubernetes itself; use a hostPath or a persistentVolumeClaim";
 const SELINUX: &str = "a label means something only to a kernel with SELinux, where podd starts no labelled container";
@@ -27,7 +28,20 @@ pub(super) const POD: &[(&str, Verdict)] = &[
     ("spec.dnsConfig.*", Honoured("names::a_pod_says_how_it_finds_names")),
     ("spec.dnsPolicy", Honoured("names::a_pod_says_how_it_finds_names")),
     ("spec.enableServiceLinks", Refused(LATER)),
-    ("spec.ephemeralContainers.*", Refused(LATER)),
+    ("spec.ephemeralContainers", Honoured("debug::an_added_container_has_streams_and_goes_with_its_pod")),
+    ("spec.ephemeralContainers[].lifecycle.*", Refused(NOT_EPHEMERAL)),
+    ("spec.ephemeralContainers[].livenessProbe.*", Refused(NOT_EPHEMERAL)),
+    ("spec.ephemeralContainers[].ports.*", Refused(NOT_EPHEMERAL)),
+    ("spec.ephemeralContainers[].readinessProbe.*", Refused(NOT_EPHEMERAL)),
+    ("spec.ephemeralContainers[].resizePolicy.*", Refused(NOT_EPHEMERAL)),
+    ("spec.ephemeralContainers[].resources.*", Refused(NOT_EPHEMERAL)),
+    ("spec.ephemeralContainers[].restartPolicy", Refused(NOT_EPHEMERAL)),
+    ("spec.ephemeralContainers[].restartPolicyRules.*", Refused(NOT_EPHEMERAL)),
+    ("spec.ephemeralContainers[].startupProbe.*", Refused(NOT_EPHEMERAL)),
+    (
+        "spec.ephemeralContainers[].targetContainerName",
+        Honoured("debug::a_container_that_is_added_sees_the_processes_of_its_target"),
+    ),
     ("spec.hostAliases.*", Honoured("names::a_pod_says_how_it_finds_names")),
     ("spec.hostIPC", Honoured("isolation::a_pod_in_the_nodes_process_and_ipc_namespaces_sees_what_is_there")),
     ("spec.hostNetwork", Honoured("network::a_pod_on_the_nodes_network_listens_there")),
@@ -239,7 +253,6 @@ pub(super) const POD: &[(&str, Verdict)] = &[
     ),
     ("spec.containers[].stdin", Honoured("attach::what_is_typed_reaches_a_container_and_the_next_client_goes_on")),
     ("spec.containers[].stdinOnce", Honoured("attach::an_input_for_one_client_ends_with_it")),
-    ("spec.containers[].targetContainerName", Refused(LATER)),
     ("spec.containers[].terminationMessagePath", Honoured("endings::last_words_are_the_files_or_the_logs")),
     ("spec.containers[].terminationMessagePolicy", Honoured("endings::last_words_are_the_files_or_the_logs")),
     ("spec.containers[].tty", Honoured("attach::a_terminal_is_attached_to_and_has_its_clients_size")),

@@ -67,7 +67,10 @@ fn the_rest_of_the_pod_api_is_refused_by_name() {
         assert_eq!(refused(of_container(more)), [format!("spec.containers[0].{field}")]);
     }
     let in_spec = [
-        (json!({"ephemeralContainers": [{"name": "e"}]}), "ephemeralContainers"),
+        (
+            json!({"ephemeralContainers": [{"name": "e", "ports": [{"containerPort": 1}]}]}),
+            "ephemeralContainers[0].ports",
+        ),
         (json!({"imagePullSecrets": [{"name": "s"}]}), "imagePullSecrets"),
         (json!({"resources": {"limits": {"cpu": "1"}}}), "resources"),
         (json!({"serviceAccountName": "other"}), "serviceAccountName"),

@@ -77,6 +77,47 @@ pub(crate) struct Attach {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct Debug {
+    /// The pod: NAME or pod/NAME
+    pub(crate) pod: String,
+    #[command(flatten)]
+    pub(crate) namespace: Namespace,
+    /// What the new container is called; a name is made where none is given
+    #[arg(short = 'c', long)]
+    pub(crate) container: Option<String>,
+    /// Its image
+    #[arg(long)]
+    pub(crate) image: String,
+    /// When the image is pulled: Always, IfNotPresent or Never
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) image_pull_policy: Option<String>,
+    /// The container whose processes it sees
+    #[arg(long, value_name = "CONTAINER")]
+    pub(crate) target: Option<String>,
+    /// A variable of its environment; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// Pass standard input on, and stay with it
+    #[arg(short = 'i', long)]
+    pub(crate) stdin: bool,
+    /// Give it a terminal
+    #[arg(short = 't', long)]
+    pub(crate) tty: bool,
+    /// Wait for it and join its streams, also without -i
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) attach: Option<bool>,
+    /// Print only what the container does
+    #[arg(short = 'q', long)]
+    pub(crate) quiet: bool,
+    /// What follows -- are arguments for the image's own command
+    #[arg(long)]
+    pub(crate) arguments_only: bool,
+    /// The command and its arguments, after --; else the image's own
+    #[arg(last = true)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct PortForward {
     /// The pod: NAME or pod/NAME
     pub(crate) pod: String,

@@ -11,7 +11,7 @@ mod tests;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use containers::{Attach, Exec, Logs, PortForward};
+pub(crate) use containers::{Attach, Debug, Exec, Logs, PortForward};
 pub(crate) use duration::duration;
 pub(crate) use images::{Images, Load, Pull, Rmi};
 pub(crate) use node::{Agent, AgentAction, Api, Cri, Dns, NodeArgs};
@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Exec(Exec),
     /// Join the streams of a container's first process
     Attach(Attach),
+    /// Look into a pod that runs, from a container that is added to it
+    Debug(Debug),
     /// Make ports of a pod reachable on this machine
     PortForward(PortForward),
     /// Wait until objects meet a condition

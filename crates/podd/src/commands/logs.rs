@@ -27,7 +27,12 @@ pub(crate) async fn run(args: Logs, settings: &Settings) -> anyhow::Result<()> {
         limit_bytes: args.limit_bytes,
         ..Default::default()
     };
-    let mut log = std::pin::pin!(pods.log_stream(name, &params).await.map_err(api_error)?);
+    print(&pods, name, &params).await
+}
+
+/// Copies the log of a container to standard output.
+pub(super) async fn print(pods: &Api<Pod>, name: &str, params: &LogParams) -> anyhow::Result<()> {
+    let mut log = std::pin::pin!(pods.log_stream(name, params).await.map_err(api_error)?);
     let mut out = tokio::io::stdout();
     let mut buffer = vec![0; CHUNK];
     loop {

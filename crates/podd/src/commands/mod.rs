@@ -3,6 +3,7 @@
 mod agent;
 mod apply;
 mod attach;
+mod debug;
 mod delete;
 mod describe;
 mod diff;
@@ -69,6 +70,7 @@ async fn client_command(command: Command, settings: Settings) -> anyhow::Result<
     match command {
         Command::Exec(args) => return exec::run(args, &settings).await,
         Command::Attach(args) => attach::run(args, &settings).await?,
+        Command::Debug(args) => debug::run(args, &settings).await?,
         Command::PortForward(args) => port_forward::run(args, &settings).await?,
         Command::Diff(args) => return diff::run(args, &settings).await,
         Command::Apply(args) => apply::run(args, &settings).await?,

@@ -95,6 +95,7 @@ fn pod(pod: &Value, out: &mut Out) {
     for (title, list, statuses) in [
         ("Init Containers", "initContainers", "initContainerStatuses"),
         ("Containers", "containers", "containerStatuses"),
+        ("Ephemeral Containers", "ephemeralContainers", "ephemeralContainerStatuses"),
     ] {
         let containers = spec[list].as_array().map(Vec::as_slice).unwrap_or(&[]);
         if !containers.is_empty() {

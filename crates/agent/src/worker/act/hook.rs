@@ -18,7 +18,7 @@ const OUTPUT: usize = 1024;
 pub(super) async fn post_start(services: &Services, order: &Order, id: &str, name: &str) -> Result<(), Failure> {
     let pod = &*order.pod;
     let outcome = match of(pod, name, |l| l.post_start.as_ref()) {
-        Some((container, hook)) => run(services, order, id, container, hook).await,
+        Some((container, hook)) => run(services, order, id, &container, &hook).await,
         None => Ok(()),
     };
     outcome.map_err(|message| {
@@ -31,7 +31,7 @@ pub(super) async fn post_start(services: &Services, order: &Order, id: &str, nam
 pub(super) async fn pre_stop(services: &Services, order: &Order, id: &str, name: &str) -> Result<(), Failure> {
     let pod = &*order.pod;
     let outcome = match of(pod, name, |l| l.pre_stop.as_ref()) {
-        Some((container, hook)) => run(services, order, id, container, hook).await,
+        Some((container, hook)) => run(services, order, id, &container, &hook).await,
         None => Ok(()),
     };
     outcome.map_err(|message| {
@@ -40,13 +40,14 @@ pub(super) async fn pre_stop(services: &Services, order: &Order, id: &str, name:
     })
 }
 
-fn of<'a>(
-    pod: &'a Pod,
+fn of(
+    pod: &Pod,
     name: &str,
-    which: impl Fn(&'a Lifecycle) -> Option<&'a LifecycleHandler>,
-) -> Option<(&'a Container, &'a LifecycleHandler)> {
-    let container = members(pod).into_iter().find(|m| m.name() == name)?.spec;
-    Some((container, which(container.lifecycle.as_ref()?)?))
+    which: impl Fn(&Lifecycle) -> Option<&LifecycleHandler>,
+) -> Option<(Container, LifecycleHandler)> {
+    let container = members(pod).into_iter().find(|m| m.name() == name)?.spec.into_owned();
+    let hook = which(container.lifecycle.as_ref()?)?.clone();
+    Some((container, hook))
 }
 
 /// Runs a hook; an error is a sentence, as the kubelet words it.

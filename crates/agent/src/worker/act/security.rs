@@ -87,6 +87,25 @@ pub(super) fn of_container(
     })
 }
 
+/// A profile that confines is not applied here.
+pub(super) fn verify_no_apparmor(container: &Container) -> Result<(), String> {
+    let context = container.security_context.as_ref();
+    match context.and_then(|context| context.app_armor_profile.as_ref()) {
+        Some(profile) if profile.type_ != "Unconfined" => {
+            Err("Cannot enforce AppArmor: podd applies no AppArmor profiles".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Puts a container into the process namespace of another one, unless the pod shares one, or has the node's.
+pub(super) fn see_processes_of(target: &str, context: &mut v1::LinuxContainerSecurityContext) {
+    if let Some(options) = context.namespace_options.as_mut().filter(|o| o.pid() == v1::NamespaceMode::Container) {
+        options.pid = v1::NamespaceMode::Target as i32;
+        options.target_id = target.to_owned();
+    }
+}
+
 /// Whether the image's user has to be known before the container can be made.
 pub(super) fn needs_image_user(pod: &Pod, container: &Container) -> bool {
     let (user, group) = user_and_group(pod, container);

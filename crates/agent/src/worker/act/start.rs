@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use podd_core::{
-    pod::{Failure, Kind, container_hash, termination_grace},
+    pod::{Failure, Kind, container_hash, members, termination_grace},
     qos,
 };
 use podd_cri::v1;
@@ -35,10 +35,11 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Start<'a> {
     pub(super) container: &'a str,
-    pub(super) kind: Kind,
     pub(super) sandbox_id: &'a str,
     pub(super) restart_count: u32,
     pub(super) image_ref: &'a str,
+    /// The runtime's id of the container whose processes it sees.
+    pub(super) target: Option<&'a str>,
 }
 
 /// Creates a container and starts it. Tells the runtime's id for it.
@@ -53,7 +54,13 @@ pub(super) async fn start(services: &Services, order: &Order, start: &Start<'_>)
 
 async fn create_and_start(services: &Services, order: &Order, start: &Start<'_>) -> Result<String, Failure> {
     let pod = &*order.pod;
-    let container = find(pod, start).ok_or_else(|| config_error(format!("no container {}", start.container)))?;
+    let member = members(pod).into_iter().find(|member| member.name() == start.container);
+    let member = member.ok_or_else(|| config_error(format!("no container {}", start.container)))?;
+    let container = &*member.spec;
+    if member.kind == Kind::Ephemeral {
+        // The pod was admitted without it.
+        security::verify_no_apparmor(container).map_err(config_error)?;
+    }
     let image_user = match security::needs_image_user(pod, container) {
         true => image::status(services, start.image_ref)
             .await?
@@ -94,15 +101,6 @@ async fn create_and_start(services: &Services, order: &Order, start: &Start<'_>)
     Ok(id)
 }
 
-fn find<'a>(pod: &'a Pod, start: &Start<'_>) -> Option<&'a Container> {
-    let spec = pod.spec.as_ref()?;
-    let list = match start.kind {
-        Kind::Init | Kind::Sidecar => spec.init_containers.as_deref().unwrap_or_default(),
-        Kind::Regular => &spec.containers,
-    };
-    list.iter().find(|container| container.name == start.container)
-}
-
 /// What was made for the container before it.
 struct Made<'a> {
     image_user: &'a ImageUser,
@@ -120,6 +118,11 @@ fn config(
 ) -> Result<v1::ContainerConfig, Failure> {
     let known = &made.environment.known;
     let expanded = |list: &Option<Vec<String>>| list.iter().flatten().map(|text| expand(text, known)).collect();
+    let users = made.prepared.users.as_ref();
+    let mut context = security::of_container(pod, container, made.image_user, users, settings)?;
+    if let Some(target) = start.target {
+        security::see_processes_of(target, &mut context);
+    }
     let mut labels = identity(pod).labels();
     labels.insert(CONTAINER_NAME.to_owned(), container.name.clone());
     Ok(v1::ContainerConfig {
@@ -143,13 +146,7 @@ fn config(
         stop_signal: stop_signal(container)? as i32,
         linux: Some(v1::LinuxContainerConfig {
             resources: Some(resources(pod, container, settings)),
-            security_context: Some(security::of_container(
-                pod,
-                container,
-                made.image_user,
-                made.prepared.users.as_ref(),
-                settings,
-            )?),
+            security_context: Some(context),
         }),
         ..Default::default()
     })

@@ -2,8 +2,7 @@
 
 use k8s_openapi::api::core::v1::PodStatus;
 use podd_core::pod::{
-    ContainerSeen, ContainerState, Exit, KillReason, Kind, LastStep, PullPolicy, SandboxSeen, SandboxState,
-    container_hash,
+    ContainerSeen, ContainerState, Exit, KillReason, LastStep, PullPolicy, SandboxSeen, SandboxState, container_hash,
 };
 use serde_json::{Value, json};
 
@@ -516,10 +515,10 @@ fn what_changes_the_runtime_is_looked_at_after_it() {
     let (id, container) = (|| "x".to_owned(), || "a".to_owned());
     let start = Action::StartContainer {
         container: container(),
-        kind: Kind::Regular,
         sandbox_id: id(),
         restart_count: 0,
         image_ref: id(),
+        target: None,
         post_start: false,
         crash: None,
     };

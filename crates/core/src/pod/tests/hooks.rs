@@ -23,10 +23,10 @@ fn started(names: &[&str]) -> Memory {
     for name in names {
         let start = Action::StartContainer {
             container: (*name).to_owned(),
-            kind: Kind::Regular,
             sandbox_id: "s0".into(),
             restart_count: 0,
             image_ref: "x".into(),
+            target: None,
             post_start: true,
             crash: None,
         };

@@ -144,10 +144,10 @@ fn a_container_that_cannot_start_does_not_hold_up_the_next() {
     let mut memory = images(&["a", "b"]);
     let start = Action::StartContainer {
         container: "a".into(),
-        kind: Kind::Regular,
         sandbox_id: "s0".into(),
         restart_count: 0,
         image_ref: "a:1".into(),
+        target: None,
         post_start: false,
         crash: None,
     };
@@ -228,10 +228,10 @@ fn back_offs_survive_the_agent() {
     let crash = Crash { at: at(20), key: "k".into() };
     let start = Action::StartContainer {
         container: "a".into(),
-        kind: Kind::Regular,
         sandbox_id: "s0".into(),
         restart_count: 1,
         image_ref: "a".into(),
+        target: None,
         post_start: false,
         crash: Some(crash),
     };

@@ -34,8 +34,8 @@ fn configured(pod: &Pod, image_user: &ImageUser) -> v1::ContainerConfig {
 }
 
 fn try_configured(pod: &Pod, image_user: &ImageUser) -> Result<v1::ContainerConfig, Failure> {
-    let start = Start { container: "c", kind: Kind::Regular, sandbox_id: "s", restart_count: 2, image_ref: "sha256:1" };
-    let container = find(pod, &start).expect("the container");
+    let start = Start { container: "c", sandbox_id: "s", restart_count: 2, image_ref: "sha256:1", target: None };
+    let container = &*members(pod).into_iter().find(|member| member.name() == "c").expect("the container").spec;
     let prepared = Prepared::default();
     let sources = env::Sources {
         pod,
