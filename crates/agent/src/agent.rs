@@ -24,6 +24,7 @@ use crate::{
     config::default_node_ip,
     downward::DefaultLimits,
     events::Recorder,
+    eviction::Evictor,
     housekeeping::{Keeper, Leftovers},
     kubelet::{self, Kubelet},
     machine, names,
@@ -112,10 +113,11 @@ impl Agent {
         let mut tasks = JoinSet::new();
         let version = runtime.version(tonic::Request::new(v1::VersionRequest::default())).await;
         let version = version.map_err(Error::Runtime)?.into_inner();
-        let machine = machine::read().map_err(Error::Machine)?;
+        let machine = machine::read(&config.root).map_err(Error::Machine)?;
         let allocatable = Allocatable {
             milli_cpu: machine.milli_cpu - config.reserved_milli_cpu,
             memory: machine.memory - config.reserved_memory,
+            ephemeral_storage: machine.storage,
             pods: usize::try_from(config.max_pods).unwrap_or(usize::MAX),
         };
         let rules = Rules { sysctls: config.sysctls.clone(), apparmor: machine::has_apparmor() };
@@ -130,7 +132,7 @@ impl Agent {
         let default_limits = DefaultLimits {
             milli_cpu: allocatable.milli_cpu,
             memory: allocatable.memory,
-            ephemeral_storage: machine::disk_size(&config.root).map_err(Error::Machine)?,
+            ephemeral_storage: machine.storage,
         };
         let stale = Stale::default();
         let resources = NodeResources::new(
@@ -192,6 +194,15 @@ impl Agent {
             stale,
         };
         tasks.spawn(refresher.run(shutdown.clone()));
+        let evictor = Evictor {
+            pods: dispatcher.lookup(),
+            ender: dispatcher.ender(),
+            runtime: runtime.clone(),
+            resources: resources.clone(),
+            recorder: recorder.clone(),
+            log_root: config.log_root.clone(),
+        };
+        tasks.spawn(evictor.run(shutdown.clone()));
         let leftovers =
             Leftovers { resources: resources.clone(), runtime: runtime.clone(), log_root: config.log_root.clone() };
         let keeper = Keeper {

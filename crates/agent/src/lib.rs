@@ -11,6 +11,7 @@ mod desired;
 mod dns;
 mod downward;
 pub mod events;
+mod eviction;
 mod hosts;
 mod housekeeping;
 mod kubelet;

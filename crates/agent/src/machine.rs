@@ -9,6 +9,8 @@ pub(crate) struct Machine {
     pub(crate) milli_cpu: i64,
     /// Memory in bytes.
     pub(crate) memory: i64,
+    /// What the file system of the state holds, in bytes.
+    pub(crate) storage: i64,
     /// `uname -r`.
     pub(crate) kernel: String,
     /// `PRETTY_NAME` of os-release.
@@ -19,8 +21,8 @@ pub(crate) struct Machine {
     pub(crate) boot_id: String,
 }
 
-/// Reads procfs and the files that every Linux has.
-pub(crate) fn read() -> io::Result<Machine> {
+/// Reads procfs and the files that every Linux has, and asks the file system of `root`.
+pub(crate) fn read(root: &Path) -> io::Result<Machine> {
     let meminfo = fs::read_to_string("/proc/meminfo")?;
     let memory = total_memory(&meminfo).ok_or_else(|| io::Error::other("/proc/meminfo has no MemTotal"))?;
     let cores = std::thread::available_parallelism()?.get();
@@ -28,6 +30,7 @@ pub(crate) fn read() -> io::Result<Machine> {
     Ok(Machine {
         milli_cpu: i64::try_from(cores).unwrap_or(1) * 1000,
         memory,
+        storage: disk_size(root)?,
         kernel: uname.release().to_string_lossy().into_owned(),
         os_image: os_image(&fs::read_to_string("/etc/os-release").unwrap_or_default()),
         machine_id: fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned(),
@@ -36,7 +39,7 @@ pub(crate) fn read() -> io::Result<Machine> {
 }
 
 /// How much the file system of a directory holds, in bytes. A directory that is not there yet is as its parent.
-pub(crate) fn disk_size(path: &Path) -> io::Result<i64> {
+fn disk_size(path: &Path) -> io::Result<i64> {
     let there = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let found = rustix::fs::statvfs(there)?;
     Ok(i64::try_from(found.f_blocks.saturating_mul(found.f_frsize)).unwrap_or(i64::MAX))

@@ -127,11 +127,12 @@ fn object(facts: &Facts) -> Node {
 fn status(facts: &Facts, runtime: &v1::StatusResponse, old: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
     let Facts { config, machine, allocatable, version } = facts;
     let address = config.node_ip.unwrap_or_else(default_node_ip);
-    let resources = |milli_cpu: i64, memory: i64| {
+    let resources = |milli_cpu: i64, memory: i64, storage: i64| {
         let cpu = if milli_cpu % 1000 == 0 { (milli_cpu / 1000).to_string() } else { format!("{milli_cpu}m") };
         BTreeMap::from([
             ("cpu".to_owned(), Quantity(cpu)),
             ("memory".to_owned(), Quantity(format!("{}Ki", memory / 1024))),
+            ("ephemeral-storage".to_owned(), Quantity(format!("{}Ki", storage / 1024))),
             ("pods".to_owned(), Quantity(config.max_pods.to_string())),
         ])
     };
@@ -140,8 +141,8 @@ fn status(facts: &Facts, runtime: &v1::StatusResponse, old: Option<&NodeStatus>,
             NodeAddress { address: address.to_string(), type_: "InternalIP".into() },
             NodeAddress { address: config.node_name.clone(), type_: "Hostname".into() },
         ]),
-        capacity: Some(resources(machine.milli_cpu, machine.memory)),
-        allocatable: Some(resources(allocatable.milli_cpu, allocatable.memory)),
+        capacity: Some(resources(machine.milli_cpu, machine.memory, machine.storage)),
+        allocatable: Some(resources(allocatable.milli_cpu, allocatable.memory, allocatable.ephemeral_storage)),
         conditions: Some(conditions(runtime.status.as_ref().map_or(&[], |status| &status.conditions), old, now)),
         features: runtime
             .features
@@ -235,12 +236,13 @@ mod tests {
         let machine = Machine {
             milli_cpu: 2000,
             memory: 1 << 30,
+            storage: 1 << 40,
             kernel: "6.1".into(),
             os_image: "Linux".into(),
             machine_id: "m".into(),
             boot_id: "b".into(),
         };
-        let allocatable = Allocatable { milli_cpu: 1500, memory: 1 << 29, pods: 110 };
+        let allocatable = Allocatable { milli_cpu: 1500, memory: 1 << 29, ephemeral_storage: 1 << 40, pods: 110 };
         let version = v1::VersionResponse { runtime_name: "podd".into(), ..Default::default() };
         Facts { config: Arc::new(Config::new("n")), machine, allocatable, version }
     }

@@ -237,7 +237,7 @@ mod tests {
         }
     }
 
-    const NODE: Allocatable = Allocatable { milli_cpu: 2000, memory: 1 << 33, pods: 10 };
+    const NODE: Allocatable = Allocatable { milli_cpu: 2000, memory: 1 << 33, ephemeral_storage: 1 << 33, pods: 10 };
 
     #[test]
     fn pods_of_every_class_come_and_go() {

@@ -2,6 +2,7 @@
 //! and removed after it. The blocking work runs on tokio's blocking threads.
 
 use std::{
+    collections::BTreeMap,
     error::Error,
     io,
     net::IpAddr,
@@ -31,7 +32,7 @@ use crate::{
     turns::Turns,
     users::Users,
     volumes::{
-        Claimed, SubPath, VolumeError, Volumes,
+        Claimed, SubPath, Usage, VolumeError, Volumes,
         projection::{Projections, project},
     },
     worker::{PodObjects, PodResources, Prepared},
@@ -134,6 +135,12 @@ impl NodeResources {
             .await
             .map_err(|error| failure("FailedMount", &error))?
             .map_err(|error| failure("FailedMount", &error))
+    }
+
+    /// What the emptyDir volumes of a pod hold.
+    pub(crate) async fn usage(&self, pod: Arc<Pod>) -> io::Result<BTreeMap<String, Usage>> {
+        let inner = self.0.clone();
+        blocking(move || inner.volumes.usage(&pod)).await?
     }
 
     /// Remove cgroup, volumes and directory of a pod of which only the UID is known.

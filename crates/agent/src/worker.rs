@@ -27,7 +27,7 @@ mod wish;
 
 pub use crate::{downward::DefaultLimits, references::Unread};
 pub(crate) use act::{chain, expand};
-pub use dispatcher::{Dispatcher, Lookup};
+pub use dispatcher::{Dispatcher, Ender, Lookup};
 pub use services::{
     Clock, HostVolume, PodObjects, PodResources, Prepared, PublishError, Services, Settings, Source, Update,
 };

@@ -18,6 +18,8 @@ pub struct Allocatable {
     pub milli_cpu: i64,
     /// Memory, in bytes.
     pub memory: i64,
+    /// Disk for writable layers, logs and emptyDirs, in bytes.
+    pub ephemeral_storage: i64,
     /// How many pods.
     pub pods: usize,
 }
@@ -65,7 +67,7 @@ pub fn counts(pod: &Pod) -> bool {
 /// count, and the pod itself is passed over).
 ///
 /// # Errors
-/// The first reason against it: `NodePorts`, `OutOfpods`, `OutOfcpu` or `OutOfmemory`.
+/// The first reason against it: `NodePorts`, `OutOfpods`, `OutOfcpu`, `OutOfmemory` or `OutOfephemeral-storage`.
 pub fn admit<'a>(
     pod: &Pod,
     admitted: impl IntoIterator<Item = &'a Pod>,
@@ -171,6 +173,7 @@ fn full_name(pod: &Pod) -> String {
 fn resources(pod: &Pod, others: &[&Pod], allocatable: &Allocatable) -> Result<(), Refusal> {
     let milli_cpu = |pod: &Pod| qos::pod_request(pod, "cpu").milli();
     let memory = |pod: &Pod| qos::pod_request(pod, "memory").value();
+    let storage = |pod: &Pod| qos::pod_request(pod, "ephemeral-storage").value();
     let used = |of: &dyn Fn(&Pod) -> i64| others.iter().fold(0_i64, |sum, other| sum.saturating_add(of(other)));
     let pods = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     // In the order in which the kubelet reports them: it names the first.
@@ -178,6 +181,7 @@ fn resources(pod: &Pod, others: &[&Pod], allocatable: &Allocatable) -> Result<()
         ("OutOfpods", "pods", 1, pods(others.len()), pods(allocatable.pods)),
         ("OutOfcpu", "cpu", milli_cpu(pod), used(&milli_cpu), allocatable.milli_cpu),
         ("OutOfmemory", "memory", memory(pod), used(&memory), allocatable.memory),
+        ("OutOfephemeral-storage", "ephemeral-storage", storage(pod), used(&storage), allocatable.ephemeral_storage),
     ];
     for (reason, resource, requested, used, capacity) in rows {
         if requested > 0 && requested > capacity.saturating_sub(used) {
@@ -198,7 +202,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    const NODE: Allocatable = Allocatable { milli_cpu: 2000, memory: 1 << 30, pods: 3 };
+    const NODE: Allocatable = Allocatable { milli_cpu: 2000, memory: 1 << 30, ephemeral_storage: 1 << 30, pods: 3 };
 
     fn pod(name: &str, container: Value) -> Pod {
         let mut object = json!({
@@ -290,6 +294,15 @@ mod tests {
             let found = admit(&pod, [&first], &NODE).err();
             assert_eq!(found.as_ref().map(|r| (r.reason.as_str(), r.message.as_str())), expected);
         }
+    }
+
+    #[test]
+    fn disk_that_is_asked_for_is_counted() {
+        let asking =
+            |name: &str, size: &str| pod(name, json!({"resources": {"requests": {"ephemeral-storage": size}}}));
+        let first = asking("a", "600Mi");
+        assert_eq!(admit(&asking("b", "424Mi"), [&first], &NODE), Ok(()));
+        assert_eq!(admit(&asking("b", "425Mi"), [&first], &NODE).unwrap_err().reason, "OutOfephemeral-storage");
     }
 
     #[test]

@@ -92,7 +92,7 @@ fn check_action(pod: &Pod, goal: &Goal, seen: &Observation, action: &Action, now
             hold(container(id).is_some_and(is_running), || format!("preStop of {name}, which does not run"))?;
             hold(*deadline > now, || format!("preStop of {name} after its grace"))?;
             match goal {
-                Goal::Stop { kill_at, .. } | Goal::Rest { kill_at } => {
+                Goal::Stop { kill_at, .. } | Goal::End { kill_at, .. } | Goal::Rest { kill_at } => {
                     hold(deadline <= kill_at, || format!("{name} gets until {deadline}, only until {kill_at} are left"))
                 }
                 _ => Ok(()),
@@ -103,7 +103,7 @@ fn check_action(pod: &Pod, goal: &Goal, seen: &Observation, action: &Action, now
             hold(!over && probed, || format!("{container} stopped by a probe that is not asked for"))
         }
         Action::KillContainer { container, grace, .. } => match goal {
-            Goal::Stop { kill_at, .. } | Goal::Rest { kill_at } => {
+            Goal::Stop { kill_at, .. } | Goal::End { kill_at, .. } | Goal::Rest { kill_at } => {
                 let left = kill_at.duration_since(now).max(signed(LEAST_GRACE));
                 hold(signed(*grace) <= left, || format!("{container} gets {grace:?}, only {left:?} are left"))?;
                 hold(*kill_at <= now || !is_needed(pod, seen, container), || {

@@ -5,6 +5,7 @@ pub mod admission;
 pub mod claims;
 pub mod classes;
 pub mod defaults;
+pub mod eviction;
 pub mod field;
 pub mod invariants;
 pub mod names;

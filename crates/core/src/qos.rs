@@ -115,6 +115,13 @@ pub fn pod_request(pod: &Pod, name: &str) -> Quantity {
     })
 }
 
+/// How much a pod may have of a resource: what its containers may have together. None when no container has a limit.
+#[must_use]
+pub fn pod_limit(pod: &Pod, name: &str) -> Option<Quantity> {
+    let spec = pod.spec.as_ref()?;
+    containers(spec).any(|c| limit(c, name).is_some()).then(|| total(spec, |c| limit(c, name)) + overhead(spec, name))
+}
+
 /// What the pod's runtime class adds for itself.
 #[must_use]
 pub fn overhead(spec: &PodSpec, name: &str) -> Quantity {

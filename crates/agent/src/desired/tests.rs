@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-const NODE: Allocatable = Allocatable { milli_cpu: 1000, memory: 1 << 30, pods: 10 };
+const NODE: Allocatable = Allocatable { milli_cpu: 1000, memory: 1 << 30, ephemeral_storage: 1 << 30, pods: 10 };
 const BOTH: &[Source] = &[Source::Api, Source::File];
 
 fn pod(name: &str, port: i32, extra: Value) -> Arc<Pod> {

@@ -1,14 +1,17 @@
 //! One task per pod uid: sources' updates become wishes, runtime events wake, what nobody wants is stopped once every
 //! source has told all it has.
 
+mod handles;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use podd_core::pod::{ContainerSeen, termination_grace};
+use podd_core::pod::{ContainerSeen, Ending, termination_grace};
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     task::{Id, JoinSet},
@@ -16,6 +19,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{error, info, warn};
 
+pub use self::handles::{Ender, Lookup};
 use super::{
     life::{self, Handle, Shared},
     pulls::Pulls,
@@ -43,30 +47,8 @@ pub struct Dispatcher {
     task: AbortOnDropHandle<()>,
 }
 
-/// Looks pods up, as [`Dispatcher`] does. Cheap to clone.
-#[derive(Clone)]
-pub struct Lookup {
-    table: Table,
-}
-
-impl Lookup {
-    /// All pods: the newest objects with the newest statuses.
-    pub fn pods(&self) -> Vec<Arc<Pod>> {
-        self.table.all()
-    }
-
-    /// A pod by its name.
-    pub fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
-        self.table.find(namespace, name)
-    }
-
-    /// The containers of a pod as they were last seen; see [`Dispatcher::containers`].
-    pub fn containers(&self, uid: &str) -> Vec<ContainerSeen> {
-        self.table.seen(uid).map(|seen| seen.containers.clone()).unwrap_or_default()
-    }
-}
-
-enum Command {
+pub(super) enum Command {
+    End { uid: String, ending: Ending, grace: Duration },
     StopPods { grace: Option<Duration>, done: oneshot::Sender<()> },
     Close,
 }
@@ -119,6 +101,11 @@ impl Dispatcher {
     /// A handle for whoever looks pods up beside the dispatcher's owner.
     pub fn lookup(&self) -> Lookup {
         Lookup { table: self.table.clone() }
+    }
+
+    /// A handle for whoever ends pods.
+    pub fn ender(&self) -> Ender {
+        Ender { commands: self.commands.clone() }
     }
 
     /// Stops all pods, each with its own grace or with this if it is shorter, and takes away what they have on the node:
@@ -193,6 +180,7 @@ impl Core {
             tokio::select! {
                 biased;
                 command = commands.recv() => match command {
+                    Some(Command::End { uid, ending, grace }) => self.end(&uid, ending, grace),
                     Some(Command::StopPods { grace, done }) => self.stop_pods(grace, done),
                     Some(Command::Close) | None => break,
                 },
@@ -261,6 +249,15 @@ impl Core {
         }
         if entry.source == Some(source) {
             entry.wish.gone(now);
+            entry.handle.tell(entry.wish.clone());
+        }
+    }
+
+    fn end(&mut self, uid: &str, ending: Ending, grace: Duration) {
+        let kill_at = self.shared.services.clock.now().checked_add(grace).unwrap_or(Timestamp::MAX);
+        let Some(entry) = self.pods.get_mut(uid) else { return };
+        info!(uid, reason = ending.reason, why = ending.message, "the node ends a pod");
+        if entry.wish.end(ending, kill_at) {
             entry.handle.tell(entry.wish.clone());
         }
     }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
-use podd_core::pod::{Goal, LastStep, Refusal, termination_grace};
+use podd_core::pod::{Ending, Goal, LastStep, Refusal, termination_grace};
 
 /// A pod and what is wanted of it.
 #[derive(Clone, Debug)]
@@ -63,11 +63,23 @@ impl Wish {
             (Goal::Rest { .. }, _) => {}
             // A watch that was behind; a deletion is never taken back.
             (Goal::Stop { .. }, _) => return None,
-            (Goal::Refuse(_), Goal::Run) => {}
+            (Goal::Refuse(_) | Goal::End { .. }, Goal::Run) | (Goal::End { .. }, Goal::Refuse(_)) => {}
+            (Goal::End { kill_at, .. }, Goal::Stop { kill_at: asked, last }) => {
+                self.goal = Goal::Stop { kill_at: (*kill_at).min(*asked), last: *last };
+            }
             (goal, newer) => *goal = newer.clone(),
         }
         self.pod = newer.pod;
         None
+    }
+
+    /// The node ends the pod. False if it is on its way out already, or was never taken.
+    pub(super) fn end(&mut self, ending: Ending, kill_at: Timestamp) -> bool {
+        let runs = self.goal == Goal::Run;
+        if runs {
+            self.goal = Goal::End { kill_at, ending };
+        }
+        runs
     }
 
     /// The object is gone: what is left is to stop.
@@ -97,7 +109,7 @@ impl Wish {
 
     fn stop(&mut self, by: Timestamp, last: LastStep) {
         let kill_at = match self.goal {
-            Goal::Stop { kill_at, .. } | Goal::Rest { kill_at } => kill_at.min(by),
+            Goal::Stop { kill_at, .. } | Goal::End { kill_at, .. } | Goal::Rest { kill_at } => kill_at.min(by),
             _ => by,
         };
         self.goal = Goal::Stop { kill_at, last };
@@ -191,6 +203,19 @@ mod tests {
         assert!(!wish.published);
         assert!(wish.join(Wish::applied(pod(None), at(6))).is_some());
         assert!(wish.is_stop());
+    }
+
+    #[test]
+    fn a_pod_that_the_node_ends_is_not_taken_up_again() {
+        let ending = || Ending { reason: "Evicted".into(), message: "too much".into(), disrupted: false };
+        let mut wish = Wish::applied(pod(None), at(0));
+        assert!(wish.end(ending(), at(9)));
+        assert!(!wish.end(ending(), at(5)), "it is under way");
+        assert!(wish.join(Wish::applied(pod(None), at(1))).is_none());
+        assert_eq!(wish.goal, Goal::End { kill_at: at(9), ending: ending() });
+        assert!(wish.join(Wish::applied(pod(Some((32, 30))), at(2))).is_none());
+        assert_eq!(kill_at(&wish), (9, LastStep::DeleteObject), "a deletion gives it no more time");
+        assert!(!wish.end(ending(), at(5)));
     }
 
     #[test]

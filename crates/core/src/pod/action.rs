@@ -14,6 +14,14 @@ pub enum Goal {
     Run,
     /// The node will not run it: it fails with this reason and nothing is started.
     Refuse(Refusal),
+    /// The node ends it, as one that is short of something evicts: it fails with this reason when nothing of it runs any
+    /// more; its records and its object stay.
+    End {
+        /// The moment its containers are killed if they have not ended by themselves. Only ever moves earlier.
+        kill_at: Timestamp,
+        /// Why.
+        ending: Ending,
+    },
     /// It shall be gone.
     Stop {
         /// The moment its containers are killed if they have not ended by themselves. Only ever moves earlier.
@@ -45,6 +53,17 @@ pub struct Refusal {
     pub reason: String,
     /// A sentence that names the holder or the lack.
     pub message: String,
+}
+
+/// Why the node ends a pod that it has taken (`status.reason` and `status.message`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// One word in CamelCase, such as `Evicted`.
+    pub reason: String,
+    /// What was too much, or too little.
+    pub message: String,
+    /// Whether the pod is a victim and not to blame, which its condition `DisruptionTarget` then says.
+    pub disrupted: bool,
 }
 
 /// One thing to do. Everything the executor must know is in the value.

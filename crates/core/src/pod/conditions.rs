@@ -65,6 +65,23 @@ pub(super) fn conditions(
     all
 }
 
+/// Says that the node ends the pod for reasons that are not the pod's. One that somebody else has set stays.
+pub(super) fn disrupted(all: &mut Vec<PodCondition>, message: &str, generation: Option<i64>, now: Timestamp) {
+    if all.iter().any(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True") {
+        return;
+    }
+    all.retain(|condition| condition.type_ != "DisruptionTarget");
+    all.push(PodCondition {
+        type_: "DisruptionTarget".to_owned(),
+        status: "True".to_owned(),
+        reason: Some("TerminationByKubelet".to_owned()),
+        message: Some(message.to_owned()),
+        last_transition_time: Some(Time(now)),
+        last_probe_time: None,
+        observed_generation: generation,
+    });
+}
+
 fn initialized(members: &[Member<'_>], status: &PodStatus) -> Verdict {
     let verdict = |holds| Verdict::new("Initialized", holds);
     let statuses = status.init_container_statuses.as_deref();

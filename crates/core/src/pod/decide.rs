@@ -9,6 +9,7 @@
 //!   ├─ Refuse ────▼
 //!   │       wind down: kill, stop sandbox, release; records stay for status and logs
 //!  Stop ──► kill, stop sandbox, final status, remove sandbox, release, delete object
+//!  End ───► kill, then wind down as above
 //!  Rest ──► kill, stop sandbox, suspend; records, files and object stay
 //! ```
 
@@ -35,6 +36,12 @@ pub fn decide(
     let mut batch = Batch::new(memory, now);
     let finished = match goal {
         Goal::Stop { kill_at, last } => stop::plan(&turn, *kill_at, *last, &mut batch),
+        Goal::End { kill_at, .. } => {
+            if !turn.kill_all_by(&mut batch, *kill_at) {
+                turn.wind_down(&mut batch);
+            }
+            false
+        }
         Goal::Rest { kill_at } => stop::plan_rest(&turn, *kill_at, &mut batch),
         Goal::Run if turn.is_past_deadline() => {
             turn.wind_down(&mut batch);

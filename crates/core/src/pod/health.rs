@@ -115,7 +115,7 @@ pub fn watches(pod: &Pod, goal: &Goal, seen: &Observation, memory: &Memory) -> V
     let kinds: &[ProbeKind] = match goal {
         _ if is_terminal(pod) => &[],
         Goal::Run => &[ProbeKind::Startup, ProbeKind::Liveness, ProbeKind::Readiness],
-        Goal::Stop { .. } => &[ProbeKind::Readiness],
+        Goal::Stop { .. } | Goal::End { .. } => &[ProbeKind::Readiness],
         _ => &[],
     };
     let mut watches = Vec::new();

@@ -35,7 +35,7 @@ mod stop;
 #[cfg(test)]
 mod tests;
 
-pub use action::{Action, Crash, Decision, Failure, Goal, KillReason, LastStep, Outcome, Refusal, Target};
+pub use action::{Action, Crash, Decision, Ending, Failure, Goal, KillReason, LastStep, Outcome, Refusal, Target};
 pub use back_off::{BackOff, Limits as BackOffLimits};
 pub use conditions::OURS as OUR_CONDITIONS;
 pub use containers::{Kind, Member, PullPolicy, RestartPolicy, container_hash, is_sidecar, members, termination_grace};
@@ -49,4 +49,4 @@ pub use observation::{
     ContainerSeen, ContainerState, Exit, NodeFacts, Observation, Resources, SandboxSeen, SandboxState,
 };
 pub use phase::is_terminal;
-pub use status::status;
+pub use status::{is_static, status};

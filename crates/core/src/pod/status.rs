@@ -10,7 +10,7 @@ use k8s_openapi::{
 
 use super::{
     Goal, Kind, Memory, NodeFacts, Observation, Refusal, SandboxState,
-    conditions::conditions,
+    conditions::{conditions, disrupted},
     container_status::{container_status, lost},
     containers::members,
     deadline,
@@ -68,17 +68,18 @@ pub fn status(
     }
     bound_messages(&mut status);
     let computed = phase(&turn.members, &status, over);
-    let expired = *goal == Goal::Run && turn.is_past_deadline();
+    let ended = ended(&turn, goal);
     let phase = match old.phase.as_deref().filter(|p| is_terminal_phase(Some(p))) {
         Some(terminal) => terminal.to_owned(),
-        None if expired && over => {
-            let (reason, message) = deadline::EXCEEDED;
-            (status.reason, status.message) = (Some(reason.to_owned()), Some(message.to_owned()));
-            "Failed".to_owned()
-        }
-        // It fails when nothing of it runs any more, whatever its containers' ends look like meanwhile.
-        None if expired => old.phase.clone().unwrap_or_else(|| "Pending".to_owned()),
-        None => computed.to_owned(),
+        None => match ended {
+            Some((reason, message)) if over => {
+                (status.reason, status.message) = (Some(reason.to_owned()), Some(message.to_owned()));
+                "Failed".to_owned()
+            }
+            // It fails when nothing of it runs any more, whatever its containers' ends look like meanwhile.
+            Some(_) => old.phase.clone().unwrap_or_else(|| "Pending".to_owned()),
+            None => computed.to_owned(),
+        },
     };
     if old.phase.as_deref() == Some(&phase) {
         // They tell why the pod is in this phase.
@@ -86,8 +87,23 @@ pub fn status(
     }
     status.phase = Some(phase);
     let serves = matches!(sandbox::judge(pod, seen), Verdict::Current(_));
-    status.conditions = Some(conditions(pod, &turn.members, &status, serves, now));
+    let mut conditions = conditions(pod, &turn.members, &status, serves, now);
+    if let Goal::End { ending, .. } = goal
+        && ending.disrupted
+    {
+        disrupted(&mut conditions, &ending.message, pod.metadata.generation, now);
+    }
+    status.conditions = Some(conditions);
     status
+}
+
+/// Why the pod is ended, if it is not its own end.
+fn ended<'a>(turn: &Turn<'_>, goal: &'a Goal) -> Option<(&'a str, &'a str)> {
+    match goal {
+        Goal::End { ending, .. } => Some((&ending.reason, &ending.message)),
+        Goal::Run if turn.is_past_deadline() => Some(deadline::EXCEEDED),
+        _ => None,
+    }
 }
 
 /// Bytes of termination messages in the status of a pod: each container has an equal part of them.
@@ -134,6 +150,7 @@ fn is_over(turn: &Turn<'_>, goal: &Goal) -> bool {
         && seen.sandboxes.iter().all(|s| s.state == SandboxState::NotReady);
     match goal {
         Goal::Stop { .. } => quiet && !is_static(turn.pod),
+        Goal::End { .. } => quiet,
         Goal::Run if turn.is_past_deadline() => quiet,
         _ => quiet && super::start::is_abandoned(turn),
     }
@@ -141,7 +158,7 @@ fn is_over(turn: &Turn<'_>, goal: &Goal) -> bool {
 
 /// Whether the pod comes from a file: it is not forced into a terminal phase when it is stopped, since its next
 /// version takes its place.
-fn is_static(pod: &Pod) -> bool {
+pub fn is_static(pod: &Pod) -> bool {
     let source = pod.metadata.annotations.as_ref().and_then(|a| a.get("kubernetes.io/config.source"));
     source.is_some_and(|source| source != "api")
 }

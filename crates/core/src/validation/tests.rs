@@ -178,8 +178,8 @@ fn each_mistake_is_told_with_its_path_as_kubernetes_would() {
             "spec.securityContext.fsGroup: Invalid value: -1: must be between 0 and 2147483647, inclusive",
         ),
         (
-            json!({"containers": [{"name": "c", "image": "i"}], "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}]}),
-            "spec.volumes[0].emptyDir.sizeLimit: Forbidden",
+            json!({"containers": [{"name": "c", "image": "i"}], "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "-1Mi"}}]}),
+            "spec.volumes[0].emptyDir.sizeLimit: Invalid value",
         ),
     ];
     for (spec, want) in table {

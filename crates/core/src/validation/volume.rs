@@ -44,14 +44,7 @@ fn source(volume: &Volume, path: &str, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::not_supported(format!("{path}.emptyDir.medium"), medium, &supported));
         }
         if let Some(limit) = &empty_dir.size_limit {
-            let at = format!("{path}.emptyDir.sizeLimit");
-            resources::amount(&limit.0, &at, errors);
-            if medium.is_empty() && limit.0 != "0" {
-                errors.push(FieldError::forbidden(
-                    at,
-                    "podd enforces a size limit only for the medium Memory as yet; remove it or set `medium: Memory`",
-                ));
-            }
+            resources::amount(&limit.0, &format!("{path}.emptyDir.sizeLimit"), errors);
         }
     }
     if let Some(source) = &volume.host_path {

@@ -211,15 +211,29 @@ pub(super) const POD: &[(&str, Verdict)] = &[
     ("spec.containers[].resources.claims.*", Refused("dynamic resource allocation needs a cluster; remove it")),
     ("spec.containers[].resources", Honoured("limits::control_groups_have_the_kubelets_numbers")),
     ("spec.containers[].resources.limits", Honoured("limits::control_groups_have_the_kubelets_numbers")),
-    ("spec.containers[].resources.limits.*", Refused("podd limits cpu and memory; remove this resource")),
+    (
+        "spec.containers[].resources.limits.*",
+        Refused("podd limits cpu, memory and ephemeral-storage; remove this resource"),
+    ),
     ("spec.containers[].resources.limits.cpu", Honoured("limits::a_cpu_limit_holds_a_container_back")),
+    (
+        "spec.containers[].resources.limits.ephemeral-storage",
+        Honoured("eviction::a_pod_that_fills_more_of_the_disk_than_it_may_is_evicted"),
+    ),
     (
         "spec.containers[].resources.limits.memory",
         Honoured("limits::a_memory_limit_kills_its_container_and_spares_the_sibling"),
     ),
     ("spec.containers[].resources.requests", Honoured("limits::control_groups_have_the_kubelets_numbers")),
-    ("spec.containers[].resources.requests.*", Refused("podd knows cpu and memory; remove this resource")),
+    (
+        "spec.containers[].resources.requests.*",
+        Refused("podd knows cpu, memory and ephemeral-storage; remove this resource"),
+    ),
     ("spec.containers[].resources.requests.cpu", Honoured("limits::control_groups_have_the_kubelets_numbers")),
+    (
+        "spec.containers[].resources.requests.ephemeral-storage",
+        Honoured("eviction::a_pod_that_asks_for_more_disk_than_there_is_is_not_taken"),
+    ),
     (
         "spec.containers[].resources.requests.memory",
         Honoured("limits::who_asks_for_memory_is_the_later_one_to_be_killed_for_want_of_it"),
@@ -327,7 +341,10 @@ pub(super) const POD: &[(&str, Verdict)] = &[
     ("spec.volumes[].csi.*", Refused("podd runs no CSI drivers; use a hostPath or a persistentVolumeClaim")),
     ("spec.volumes[].downwardAPI.*", Honoured("data::labels_and_annotations_are_files_that_follow_them")),
     ("spec.volumes[].emptyDir.medium", Honoured("volumes::an_empty_directory_goes_with_its_pod")),
-    ("spec.volumes[].emptyDir.sizeLimit", Honoured("volumes::an_empty_directory_goes_with_its_pod")),
+    (
+        "spec.volumes[].emptyDir.sizeLimit",
+        Honoured("eviction::a_pod_that_fills_more_of_the_disk_than_it_may_is_evicted"),
+    ),
     ("spec.volumes[].emptyDir", Honoured("volumes::an_empty_directory_goes_with_its_pod")),
     (
         "spec.volumes[].ephemeral.*",

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How old a size may be at least.
-const AGE: Duration = Duration::from_secs(10);
+/// How old a size may be at least. Less than the ten seconds after which whoever evicts asks again.
+const AGE: Duration = Duration::from_secs(8);
 /// It may be this many times as old as the walk took, too: a big layer is walked for at most a hundredth of the time.
 const REST: u32 = 100;
 /// How many files of a writable layer are looked at; a bigger one is reported as far as it was seen.

@@ -33,6 +33,54 @@ fn a_pod_is_ended_when_it_was_active_for_too_long() {
     assert_eq!(told(&pod, &seen, 62), ("Failed".into(), Some("DeadlineExceeded".into())));
 }
 
+fn evicted(disrupted: bool) -> Goal {
+    let ending = Ending { reason: "Evicted".into(), message: "too much".into(), disrupted };
+    Goal::End { kill_at: at(11), ending }
+}
+
+#[test]
+fn a_pod_that_the_node_ends_fails_when_nothing_of_it_runs() {
+    let (mut pod, goal) = (limited("Always"), evicted(false));
+    let mut seen = in_sandbox(vec![container("a", "s0", 0, running())]);
+    let mut memory = Memory::default();
+    let told = |pod: &Pod, seen: &Observation, now| {
+        let status = status(pod, &evicted(false), seen, &Memory::default(), &node(), at(now));
+        (status.phase.clone().unwrap(), status.reason.clone(), status)
+    };
+    turns::check(&pod, &goal, &seen, &memory, 10, "kill a0 2s");
+    assert_eq!(told(&pod, &seen, 10).0, "Running");
+    seen.containers[0] = container("a", "s0", 0, exited(0, 11));
+    turns::check(&pod, &goal, &seen, &memory, 11, "stop s0");
+    seen.sandboxes[0].state = SandboxState::NotReady;
+    memory.stopped.insert("s0".into());
+    turns::check(&pod, &goal, &seen, &memory, 12, "release");
+    let (phase, reason, status) = told(&pod, &seen, 12);
+    assert_eq!((&*phase, reason.as_deref(), status.message.as_deref()), ("Failed", Some("Evicted"), Some("too much")));
+    seen.resources = Resources::Released;
+    pod.status = Some(status);
+    // Its records stay, for this agent and the next one, which knows of no end.
+    for goal in [goal, Goal::Run] {
+        turns::check(&pod, &goal, &seen, &memory, 13, "settled");
+    }
+    assert_eq!(told(&pod, &seen, 90).1.as_deref(), Some("Evicted"));
+}
+
+#[test]
+fn a_victim_is_told_from_a_culprit() {
+    let seen = in_sandbox(vec![container("a", "s0", 0, running())]);
+    let disrupted = |pod: &Pod, goal: &Goal, now| {
+        let status = status(pod, goal, &seen, &Memory::default(), &node(), at(now));
+        let all = status.conditions.unwrap().into_iter();
+        all.filter(|c| c.type_ == "DisruptionTarget").map(|c| (c.reason, c.last_transition_time)).collect::<Vec<_>>()
+    };
+    let mut pod = limited("Always");
+    assert_eq!(disrupted(&pod, &evicted(false), 10), []);
+    let first = disrupted(&pod, &evicted(true), 10);
+    assert_eq!(first[0].0.as_deref(), Some("TerminationByKubelet"));
+    pod.status = Some(status(&pod, &evicted(true), &seen, &Memory::default(), &node(), at(10)));
+    assert_eq!(disrupted(&pod, &evicted(true), 20), first);
+}
+
 #[test]
 fn a_deadline_says_nothing_of_a_pod_that_has_ended_or_not_begun() {
     let mut pod = limited("Never");
