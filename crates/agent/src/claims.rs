@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use futures::{StreamExt, future::ready, stream, stream::BoxStream};
 use k8s_openapi::api::{
-    core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
+    core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, PodSpec, PodStatus},
     storage::v1::StorageClass,
 };
 use kube::{
@@ -32,6 +32,7 @@ use crate::{
     events::{Recorder, Severity},
     objects::DEADLINE,
     resources::chain,
+    source::api::backoff,
 };
 
 /// The pause after something failed; twice as long after each further time, up to the longest.
@@ -90,8 +91,11 @@ impl Controller {
 
     fn changes(&self) -> BoxStream<'static, Change> {
         stream::select(
-            stream::select(watch(&self.client, Change::Claim), watch(&self.client, Change::Volume)),
-            stream::select(watch(&self.client, Change::Class), watch(&self.client, Change::Pod)),
+            stream::select(
+                watch(&self.client, unmanaged, Change::Claim),
+                watch(&self.client, unmanaged, Change::Volume),
+            ),
+            stream::select(watch(&self.client, unmanaged, Change::Class), watch(&self.client, slim, Change::Pod)),
         )
         .boxed()
     }
@@ -137,11 +141,25 @@ impl Controller {
     }
 }
 
-fn watch<K>(client: &Client, change: fn(Box<Event<K>>) -> Change) -> BoxStream<'static, Change>
+/// Whose a field is, is of no use here.
+fn unmanaged<K: Resource>(object: &mut K) {
+    object.meta_mut().managed_fields = None;
+}
+
+/// Of a pod only what claims depend on: who it is, its volumes, whether it is over. The agent has the whole of it already.
+fn slim(pod: &mut Pod) {
+    unmanaged(pod);
+    let (volumes, phase) =
+        (pod.spec.take().and_then(|spec| spec.volumes), pod.status.take().and_then(|status| status.phase));
+    pod.spec = Some(PodSpec { volumes, ..Default::default() });
+    pod.status = Some(PodStatus { phase, ..Default::default() });
+}
+
+fn watch<K>(client: &Client, trim: fn(&mut K), change: fn(Box<Event<K>>) -> Change) -> BoxStream<'static, Change>
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    let events = watcher(Api::<K>::all(client.clone()), watcher::Config::default()).default_backoff();
+    let events = watcher(Api::<K>::all(client.clone()), watcher::Config::default()).backoff(backoff()).modify(trim);
     events
         .filter_map(move |event| {
             // The watcher tries again by itself.
