@@ -122,3 +122,31 @@ fn a_pod_of_its_own_slice_and_pid_namespace_leaves_nothing() {
         runtime.close().await;
     });
 }
+
+/// systemd removes the group of a scope as soon as its last process has ended, and with it the kernel's count.
+#[test]
+#[ignore = "needs systemd as the first process; tests/guest has it"]
+fn a_scope_over_its_memory_limit_is_told_as_oomkilled() {
+    on_a_node("a_scope_over_its_memory_limit_is_told_as_oomkilled", |bench| async move {
+        let runtime = bench.open_with(|config| config.cgroup_driver = CgroupDriver::Systemd).await;
+        let mut pod = bench.sandbox("c");
+        pod.linux.as_mut().unwrap().cgroup_parent = PARENT.to_owned();
+        let sandbox = run_sandbox(runtime.as_ref(), &pod).await;
+        for round in 0..10 {
+            let greedy = limited(&format!("greedy-{round}"), "exec tail /dev/zero");
+            let id = create(runtime.as_ref(), &sandbox, &pod, greedy).await;
+            start(runtime.as_ref(), &id).await;
+            let status = exited(runtime.as_ref(), &id).await;
+            assert_eq!((status.exit_code, status.reason.as_str()), (137, "OOMKilled"), "round {round}");
+        }
+        let killed = create(runtime.as_ref(), &sandbox, &pod, limited("killed", "sleep 1000")).await;
+        start(runtime.as_ref(), &killed).await;
+        let kill = StopContainerRequest { container_id: killed.clone(), timeout: 0 };
+        runtime.stop_container(Request::new(kill)).await.unwrap();
+        let status = exited(runtime.as_ref(), &killed).await;
+        assert_eq!((status.exit_code, status.reason.as_str()), (137, "Error"), "nobody lacked memory");
+        remove_sandbox(runtime.as_ref(), &sandbox).await;
+        systemctl(&["stop", PARENT]);
+        runtime.close().await;
+    });
+}

@@ -8,6 +8,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use podd_shim::wire::{
     CgroupSpec, ContainerSpec, ContainerState, Created, Event, Exit, LogLimits, NamespaceKind, Phase, PidNamespace,
@@ -55,7 +56,9 @@ pub(crate) struct Container {
     output: Output,
     stdin: Option<Stdin>,
     tty: bool,
+    /// Of its group, before it had a process and since.
     oom_kills_before: u64,
+    oom_kills: u64,
 }
 
 /// The end of a container's stdin that is written to.
@@ -98,7 +101,7 @@ impl Container {
         let cradle = Cradle { namespaces: birth.bits(), pid_namespace, cgroup: spec.cgroup.v2_dir.as_deref() };
         let inside = inside(spec, namespaces);
         let users = Needed::of_container(spec, namespaces.users()?)?;
-        let oom_kills_before = oom::kills(spec.cgroup.oom_counter.as_deref());
+        let oom_kills_before = oom::kills(spec.cgroup.oom_counter.as_deref()).unwrap_or(0);
         let life = || child::run_container(spec, &inside, users, stdio, theirs);
         let process = Process::fork(&cradle, life).stage("fork")?;
         let Ends { stdin, stdout, stderr } = ends;
@@ -123,6 +126,7 @@ impl Container {
             stdin: stdin.map(|pipe| Stdin { pipe, once: spec.stdin_once, first: None }),
             tty: spec.tty,
             oom_kills_before,
+            oom_kills: 0,
         };
         let watched = container.watch(ours, stdout, stderr, poller);
         if let Err(error) = watched.stage("watch child") {
@@ -269,10 +273,23 @@ impl Container {
         Ok(())
     }
 
-    /// Its first process has been reaped.
+    /// How often the kernel has killed in its group for want of memory; none when the group is gone, and it is not known.
+    pub(crate) fn oom_kills(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Exited => Some(self.oom_kills),
+            _ => oom::kills(self.oom_counter()).map(|now| now.saturating_sub(self.oom_kills_before)),
+        }
+    }
+
+    pub(crate) fn oom_counter(&self) -> Option<&Path> {
+        self.cgroup.oom_counter.as_deref()
+    }
+
+    /// Its first process has been reaped, after so many kills for want of memory.
     pub(crate) fn on_end(
         &mut self,
         status: WaitStatus,
+        oom_kills: u64,
         poller: &Poller,
         scratch: &mut Scratch,
         outbox: &mut Outbox,
@@ -300,8 +317,8 @@ impl Container {
                 }
                 self.output.drain(self.own_pid_namespace, poller, scratch);
                 let exit = process::exit_of(status, self.started_at);
-                let kills = oom::kills(self.cgroup.oom_counter.as_deref());
-                let oom_killed = oom::is_kill(self.oom_kills_before, kills, exit.code);
+                self.oom_kills = oom_kills;
+                let oom_killed = oom::is_kill(oom_kills, exit.code);
                 self.finish(Exit { oom_killed, ..exit }, outbox);
             }
         }

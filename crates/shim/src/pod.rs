@@ -12,6 +12,7 @@ use rustix::process::WaitStatus;
 use crate::container::{Container, Fate};
 use crate::fault::{Outcome, Stage, refuse};
 use crate::log::{Channel, Scratch};
+use crate::oom::Ledger;
 use crate::outbox::{Caller, Outbox};
 use crate::poller::{Poller, Serial};
 use crate::sandbox::Sandbox;
@@ -25,6 +26,7 @@ pub(crate) struct Pod {
     containers: BTreeMap<Serial, Container>,
     sessions: BTreeMap<Serial, Session>,
     last: Serial,
+    oom: Ledger,
 }
 
 impl Pod {
@@ -127,6 +129,7 @@ impl Pod {
             }
         };
         let serial = self.last + 1;
+        self.oom.open(spec.cgroup.oom_counter.as_deref());
         let container = Container::create(spec, serial, self.sandbox.namespaces(), pid_namespace, caller, poller)?;
         self.last = serial;
         self.containers.insert(serial, container);
@@ -179,6 +182,7 @@ impl Pod {
             session.end(poller, outbox);
         }
         if let Some(mut container) = self.containers.remove(&serial) {
+            self.oom.close(container.oom_kills().unwrap_or(0));
             container.forget(poller, outbox);
         }
         Ok(())
@@ -258,9 +262,20 @@ impl Pod {
         }
         self.sessions
             .retain(|_, session| !session.is_process(pid) || session.on_end(status, poller, outbox) == Fate::Kept);
+        // Before anything else: the group may be about to go.
+        let oom_kills = self.oom_kills_of(pid);
         self.containers.retain(|_, container| {
-            !container.is_process(pid) || container.on_end(status, poller, scratch, outbox) == Fate::Kept
+            !container.is_process(pid) || container.on_end(status, oom_kills, poller, scratch, outbox) == Fate::Kept
         });
+    }
+
+    /// How often the kernel has killed in the group of the container whose first process this is.
+    fn oom_kills_of(&self, pid: u32) -> u64 {
+        let Some(ended) = self.containers.values().find(|container| container.is_process(pid)) else { return 0 };
+        ended.oom_kills().unwrap_or_else(|| {
+            let others = self.containers.values().filter(|container| !container.is_process(pid));
+            self.oom.unexplained(ended.oom_counter(), others.filter_map(Container::oom_kills).sum())
+        })
     }
 
     /// The next moment at which somebody is late, on the monotonic clock.
