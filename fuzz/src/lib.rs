@@ -16,7 +16,7 @@ pub const TIME: &str = "PODD_FUZZ_SECONDS";
 /// The environment variable with the number that all inputs follow from; by default another one each day.
 pub const SEED: &str = "PODD_FUZZ_SEED";
 
-const DEFAULT_SECONDS: f64 = 3.0;
+const DEFAULT_SECONDS: f64 = 6.0;
 /// Longest input, in bytes.
 const LONGEST: usize = 64 << 10;
 /// Most mutations of one input.
