@@ -121,6 +121,37 @@ fn a_busy_port_of_the_node_is_no_obstacle_and_other_names_go_to_the_nodes_server
 }
 
 #[test]
+fn a_pod_is_called_as_it_asks_to_be() {
+    let node = Node::with_agent();
+    node.apply_and_wait(&format!(
+        "{}---\n{}",
+        pod("default", "full", "  hostname: first\n  subdomain: db\n  setHostnameAsFQDN: true\n"),
+        pod("default", "other", "  subdomain: db\n  hostnameOverride: elsewhere.example\n")
+    ));
+    let run = |pod: &str, command: &[&str]| node.podd(&[&["exec", pod, "--"], command].concat()).ok().trim().to_owned();
+    assert_eq!(run("full", &["hostname"]), "first.db.default.svc.cluster.local");
+    assert_eq!(run("other", &["hostname"]), "elsewhere.example");
+    let hosts = run("other", &["cat", "/etc/hosts"]);
+    assert!(hosts.ends_with("\telsewhere.example"), "{hosts}");
+    // Others find it by the names that it would have had.
+    let address = node.field("pod/other", "/status/podIP");
+    until_found(&node, "full", "other.db.default.svc.cluster.local", &address);
+    // The kernel's limit is told, and tried again.
+    let long = pod(
+        "default",
+        "long",
+        &format!("  hostname: {}\n  subdomain: db\n  setHostnameAsFQDN: true\n", "h".repeat(40)),
+    );
+    node.apply(&long).ok();
+    wait_for(SOON, "the limit is told", || {
+        let said = node.podd(&["describe", "pod", "long"]).stdout;
+        let wanted = "FailedCreatePodSandBox";
+        if said.contains(wanted) && said.contains("is too long (64 characters is the max") { Ok(()) } else { Err(said) }
+    });
+    assert_eq!(node.field("pod/long", "/status/phase"), "Pending");
+}
+
+#[test]
 fn a_pod_says_how_it_finds_names() {
     let mut node = Node::new();
     let resolver = node.file("resolv.conf", "nameserver 192.0.2.53\nsearch example.test\n");

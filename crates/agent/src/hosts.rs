@@ -16,6 +16,8 @@ const OF_HOST: &str = "# Kubernetes-managed hosts file (host network).\n";
 const ALIASES: &str = "\n# Entries added by HostAliases.\n";
 /// Longest name of a host (POSIX' HOST_NAME_MAX is 64 with its end).
 const LONGEST_NAME: usize = 63;
+/// Longest name that the kernel takes.
+const LONGEST_FULL_NAME: usize = 64;
 
 /// The file's content. `node` is the node's own file, used with the host's network.
 pub(crate) fn render(pod: &Pod, ips: &[IpAddr], domain: &str, node: &str) -> String {
@@ -29,8 +31,27 @@ pub(crate) fn render(pod: &Pod, ips: &[IpAddr], domain: &str, node: &str) -> Str
     format!("{MANAGED}{lines}{}", render_aliases(aliases))
 }
 
+/// What the pod's `hostname` prints: its host name, or its full one where it is to be so (`setHostnameAsFQDN`).
+///
+/// # Errors
+/// In the kubelet's words, when the full one is longer than the kernel lets it be.
+pub(crate) fn kernel_name(pod: &Pod, domain: &str) -> Result<String, String> {
+    let wants_all = pod.spec.as_ref().and_then(|spec| spec.set_hostname_as_fqdn) == Some(true);
+    let Some(full) = full_name(pod, domain).filter(|_| wants_all) else { return Ok(host_name(pod)) };
+    match full.len() {
+        0..=LONGEST_FULL_NAME => Ok(full),
+        length => Err(format!(
+            "failed to construct FQDN from pod hostname and cluster domain, FQDN {full} is too long ({LONGEST_FULL_NAME} \
+             characters is the max, {length} characters requested)"
+        )),
+    }
+}
+
 /// The pod's host name: the one given, or its name, as long as a host name may be.
 pub(crate) fn host_name(pod: &Pod) -> String {
+    if let Some(name) = overriding(pod) {
+        return name.to_owned();
+    }
     let given = pod.spec.as_ref().and_then(|spec| spec.hostname.as_deref()).filter(|name| !name.is_empty());
     let name = given.or(pod.metadata.name.as_deref()).unwrap_or_default();
     let cut: String = name.chars().take(LONGEST_NAME).collect();
@@ -40,13 +61,23 @@ pub(crate) fn host_name(pod: &Pod) -> String {
 /// With a subdomain, the full name before the short one.
 fn host_names(pod: &Pod, domain: &str) -> String {
     let name = host_name(pod);
-    match pod.spec.as_ref().and_then(|spec| spec.subdomain.as_deref()).filter(|sub| !sub.is_empty()) {
-        Some(sub) => {
-            let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
-            format!("{name}.{sub}.{namespace}.svc.{domain}\t{name}")
-        }
+    match full_name(pod, domain) {
+        Some(full) => format!("{full}\t{name}"),
         None => name,
     }
+}
+
+/// The host name with the domain of the pod's subdomain, where it has one.
+fn full_name(pod: &Pod, domain: &str) -> Option<String> {
+    let spec = pod.spec.as_ref().filter(|_| overriding(pod).is_none())?;
+    let sub = spec.subdomain.as_deref().filter(|sub| !sub.is_empty())?;
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+    Some(format!("{}.{sub}.{namespace}.svc.{domain}", host_name(pod)))
+}
+
+/// `hostnameOverride`, which goes before host name and subdomain; names for others do not follow it.
+fn overriding(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.hostname_override.as_deref().filter(|name| !name.is_empty())
 }
 
 fn render_aliases(aliases: &[HostAlias]) -> String {
@@ -93,6 +124,36 @@ mod tests {
     fn on_the_host_network_it_is_the_nodes_file() {
         let text = render(&pod(json!({"containers": [], "hostNetwork": true})), &[], "cluster.local", "127.0.0.1 me\n");
         assert_eq!(text, "# Kubernetes-managed hosts file (host network).\n127.0.0.1 me\n");
+    }
+
+    #[test]
+    fn a_full_name_is_the_kernels_where_it_is_asked_for() {
+        let table = [
+            (json!({"subdomain": "s"}), Ok("web")),
+            (json!({"subdomain": "s", "setHostnameAsFQDN": true}), Ok("web.s.shop.svc.cluster.local")),
+            (json!({"setHostnameAsFQDN": true}), Ok("web")),
+            (json!({"hostname": "h", "subdomain": "s", "hostnameOverride": "other.example"}), Ok("other.example")),
+            (
+                json!({"hostname": "h".repeat(41), "subdomain": "s", "setHostnameAsFQDN": true}),
+                Err("(64 characters is the max, 66 characters requested)"),
+            ),
+        ];
+        for (mut spec, want) in table {
+            spec["containers"] = json!([]);
+            let found = kernel_name(&pod(spec.clone()), "cluster.local");
+            match (&found, want) {
+                (Ok(name), Ok(want)) => assert_eq!(name, want, "{spec}"),
+                (Err(why), Err(want)) => assert!(why.ends_with(want), "{spec}: {why}"),
+                _ => panic!("{spec}: {found:?}"),
+            }
+        }
+        let text = render(
+            &pod(json!({"containers": [], "subdomain": "s", "hostnameOverride": "o.example"})),
+            &ips()[..1],
+            "d",
+            "",
+        );
+        assert!(text.ends_with("10.85.0.2\to.example\n"), "{text}");
     }
 
     #[test]

@@ -235,7 +235,11 @@ impl Inner {
         // Without the node's file a pod has no resolver, which is no reason not to run it.
         let of_node = read_or_empty(&self.resolv_conf);
         let users = self.users(pod)?;
-        Ok(Prepared { cgroup_parent, volumes, dns: Some(dns::config(pod, cluster, &of_node)), users })
+        let hostname = hosts::kernel_name(pod, &self.domain).map_err(|message| Failure {
+            reason: "FailedCreatePodSandBox".into(),
+            message: format!("Failed to create pod sandbox: {message}"),
+        })?;
+        Ok(Prepared { cgroup_parent, volumes, dns: Some(dns::config(pod, cluster, &of_node)), users, hostname })
     }
 
     fn hosts_file(&self, pod: &Pod, ips: &[IpAddr]) -> Result<PathBuf, Failure> {

@@ -93,6 +93,8 @@ pub struct Prepared {
     pub dns: Option<v1::DnsConfig>,
     /// The ids of a pod with users of its own (`hostUsers: false`).
     pub users: Option<v1::UserNamespace>,
+    /// The name that the pod's kernel has.
+    pub hostname: String,
 }
 
 /// A volume that lies on the node.

@@ -12,6 +12,7 @@ const POLICIES: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Default
 const MOST_SERVERS: usize = 3;
 const MOST_SEARCHES: usize = 32;
 const LONGEST_SEARCH_LIST: usize = 2048;
+const LONGEST_OVERRIDE: usize = 64;
 const NO_ADDRESS: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 
 /// Appends everything wrong with the names of the spec at `path`.
@@ -19,6 +20,19 @@ pub(super) fn pod(spec: &PodSpec, path: &str, errors: &mut Vec<FieldError>) {
     for (name, value) in [("hostname", &spec.hostname), ("subdomain", &spec.subdomain)] {
         if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
             check(names::dns_label(value), value, &format!("{path}.{name}"), errors);
+        }
+    }
+    if let Some(name) = spec.hostname_override.as_deref() {
+        let at = format!("{path}.hostnameOverride");
+        if name.len() > LONGEST_OVERRIDE {
+            errors.push(FieldError::invalid(&*at, name, format!("must be no more than {LONGEST_OVERRIDE} characters")));
+        }
+        check(names::dns_subdomain(name), name, &at, errors);
+        if spec.set_hostname_as_fqdn == Some(true) {
+            errors.push(FieldError::forbidden(&*at, "may not be used together with setHostnameAsFQDN"));
+        }
+        if spec.host_network == Some(true) {
+            errors.push(FieldError::forbidden(at, "may not be used together with hostNetwork"));
         }
     }
     for (index, alias) in spec.host_aliases.iter().flatten().enumerate() {
@@ -99,6 +113,11 @@ mod tests {
         let table = [
             (json!({"hostname": "a", "subdomain": "b", "dnsPolicy": "Default"}), vec![]),
             (json!({"hostname": "A", "subdomain": "b.c"}), vec!["spec.hostname", "spec.subdomain"]),
+            (json!({"hostnameOverride": "a.b"}), vec![]),
+            (
+                json!({"hostnameOverride": "A", "setHostnameAsFQDN": true, "hostNetwork": true}),
+                vec!["spec.hostnameOverride"; 3],
+            ),
             (
                 json!({"hostAliases": [{"ip": "1.2.3.4", "hostnames": ["a.b"]}, {"ip": "x", "hostnames": ["_"]}]}),
                 vec!["spec.hostAliases[1].ip", "spec.hostAliases[1].hostnames[0]"],

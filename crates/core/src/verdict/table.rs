@@ -11,6 +11,7 @@ pub(super) const LATER: &str = "podd does not implement this field yet; remove i
 const NO_SOCKET: &str = "no kubelet runs such a hook; use exec, httpGet or sleep";
 const NOT_EPHEMERAL: &str = "cannot be set for an Ephemeral Container";
 const NO_CLUSTER: &str = "it needs a cluster's control plane; remove it";
+const NO_ACCOUNTS: &str = "podd has no service accounts: a container gets no token, and the name is only told";
 const REMOVED_DRIVER: &str = "its driver is gone from Kubernetes itself; use a hostPath or a persistentVolumeClaim";
 const SELINUX: &str = "a label means something only to a kernel with SELinux, where podd starts no labelled container";
 const NETWORK_STORAGE: &str = "podd mounts no network storage; mount it on the node and use a hostPath";
@@ -24,10 +25,10 @@ pub(super) const POD: &[(&str, Verdict)] = &[
     // The pod.
     ("spec.activeDeadlineSeconds", Honoured("endings::a_pod_that_is_active_for_too_long_fails")),
     ("spec.affinity.*", NoEffect(ONE_NODE)),
-    ("spec.automountServiceAccountToken", Refused(NO_CLUSTER)),
+    ("spec.automountServiceAccountToken", NoEffect(NO_ACCOUNTS)),
     ("spec.dnsConfig.*", Honoured("names::a_pod_says_how_it_finds_names")),
     ("spec.dnsPolicy", Honoured("names::a_pod_says_how_it_finds_names")),
-    ("spec.enableServiceLinks", Refused(LATER)),
+    ("spec.enableServiceLinks", NoEffect("podd has no Services, so there are no variables of them")),
     ("spec.ephemeralContainers", Honoured("debug::an_added_container_has_streams_and_goes_with_its_pod")),
     ("spec.ephemeralContainers[].lifecycle.*", Refused(NOT_EPHEMERAL)),
     ("spec.ephemeralContainers[].livenessProbe.*", Refused(NOT_EPHEMERAL)),
@@ -48,7 +49,7 @@ pub(super) const POD: &[(&str, Verdict)] = &[
     ("spec.hostPID", Honoured("isolation::a_pod_in_the_nodes_process_and_ipc_namespaces_sees_what_is_there")),
     ("spec.hostUsers", Honoured("isolation::a_pod_with_users_of_its_own_has_ids_that_nobody_else_has")),
     ("spec.hostname", Honoured("network::a_pod_resolves_names_as_its_node_and_knows_its_own")),
-    ("spec.hostnameOverride", Refused("podd does not implement this field; set hostname")),
+    ("spec.hostnameOverride", Honoured("names::a_pod_is_called_as_it_asks_to_be")),
     ("spec.imagePullSecrets.*", Refused(LATER)),
     ("spec.initContainers[].restartPolicy", Honoured("sidecars::a_sidecar_starts_first_and_ends_last")),
     ("spec.initContainers", Honoured("apply::init_containers_run_first_and_in_order")),
@@ -67,9 +68,9 @@ pub(super) const POD: &[(&str, Verdict)] = &[
     ("spec.schedulerName", NoEffect(ONE_NODE)),
     ("spec.schedulingGates.*", Refused("nobody here would lift the gate; remove it")),
     ("spec.schedulingGroup.*", NoEffect(ONE_NODE)),
-    ("spec.serviceAccount", Refused(NO_CLUSTER)),
-    ("spec.serviceAccountName", Refused(NO_CLUSTER)),
-    ("spec.setHostnameAsFQDN", Refused(LATER)),
+    ("spec.serviceAccount", NoEffect(NO_ACCOUNTS)),
+    ("spec.serviceAccountName", NoEffect(NO_ACCOUNTS)),
+    ("spec.setHostnameAsFQDN", Honoured("names::a_pod_is_called_as_it_asks_to_be")),
     ("spec.shareProcessNamespace", Honoured("lifecycle::containers_that_share_processes_see_each_other")),
     ("spec.subdomain", Honoured("names::pods_find_each_other_by_name")),
     (
