@@ -111,13 +111,21 @@ impl Node {
         command
     }
 
-    /// The configuration file: what the test has written, and that pods are on podd's own network if it does not say. The
-    /// machine may have a CNI configuration of somebody else's.
+    /// The configuration file: what the test has written, and that pods are on podd's own network and the
+    /// node is short of nothing if it does not say. The machine may have a CNI configuration of somebody else's, and a full disk.
     fn configuration(&self) -> PathBuf {
         let path = self.path().join("config.toml");
         let text = std::fs::read_to_string(&path).unwrap_or_default();
-        if !text.lines().any(|line| line == "[cni]") {
-            std::fs::write(&path, format!("{text}\n[cni]\nnetwork = \"podd\"\n")).expect("a file is written");
+        let lacks = |table: &str| !text.lines().any(|line| line == table);
+        let mut more = String::new();
+        if lacks("[cni]") {
+            more += "\n[cni]\nnetwork = \"podd\"\n";
+        }
+        if lacks("[agent.eviction]") {
+            more += "\n[agent.eviction]\nhard = {}\n";
+        }
+        if !more.is_empty() {
+            std::fs::write(&path, text + &more).expect("a file is written");
         }
         path
     }

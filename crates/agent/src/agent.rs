@@ -11,10 +11,15 @@ use axum::Router;
 use podd_cgroup::Hierarchy;
 use podd_core::{
     admission::{Allocatable, Rules},
+    eviction::{Pressure, Signal},
     pod::NodeFacts,
 };
 use podd_cri::{ImageService, RuntimeService, v1};
-use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -27,7 +32,7 @@ use crate::{
     eviction::Evictor,
     housekeeping::{Keeper, Leftovers},
     kubelet::{self, Kubelet},
-    machine, names,
+    machine, names, node,
     objects::ApiObjects,
     pod_cgroups::PodCgroups,
     refresh::{Refresher, Stale},
@@ -83,6 +88,14 @@ pub enum Error {
     /// The node's own description cannot be read.
     #[error("read what this machine is")]
     Machine(#[source] io::Error),
+    /// The hard threshold of memory, and what is reserved, are more than there is.
+    #[error(
+        "eviction.hard.memory.available and the reserved memory leave nothing of the machine's {memory} bytes to pods"
+    )]
+    NoMemory {
+        /// Of the machine.
+        memory: i64,
+    },
     /// Something of the pods could not be taken away.
     #[error("take away what pods have left: {0}")]
     Leftovers(String),
@@ -116,10 +129,15 @@ impl Agent {
         let machine = machine::read(&config.root).map_err(Error::Machine)?;
         let allocatable = Allocatable {
             milli_cpu: machine.milli_cpu - config.reserved_milli_cpu,
-            memory: machine.memory - config.reserved_memory,
-            ephemeral_storage: machine.storage,
+            memory: machine.memory
+                - config.reserved_memory
+                - config.eviction.reserved(Signal::MemoryAvailable, machine.memory),
+            ephemeral_storage: machine.storage - config.eviction.reserved(Signal::NodefsAvailable, machine.storage),
             pods: usize::try_from(config.max_pods).unwrap_or(usize::MAX),
         };
+        if allocatable.memory <= 0 {
+            return Err(Error::NoMemory { memory: machine.memory });
+        }
         let rules = Rules { sysctls: config.sysctls.clone(), apparmor: machine::has_apparmor() };
         let cgroups =
             PodCgroups::new(Hierarchy::detect(config.cgroup_root.trim_start_matches('/'))?, config.pod_pids_limit);
@@ -194,13 +212,19 @@ impl Agent {
             stale,
         };
         tasks.spawn(refresher.run(shutdown.clone()));
+        let (told, conditions) = watch::channel(Vec::new());
         let evictor = Evictor {
             pods: dispatcher.lookup(),
             ender: dispatcher.ender(),
             runtime: runtime.clone(),
+            images: images.clone(),
             resources: resources.clone(),
             recorder: recorder.clone(),
             log_root: config.log_root.clone(),
+            root: config.root.clone(),
+            node_name: config.node_name.clone(),
+            pressure: Pressure::new(config.eviction.clone()),
+            conditions: told,
         };
         tasks.spawn(evictor.run(shutdown.clone()));
         let leftovers =
@@ -213,12 +237,18 @@ impl Agent {
             objects,
             leftovers,
             names: names::Keeper::new(&config),
+            conditions: conditions.clone(),
             period: config.housekeeping_period,
         };
         tasks.spawn(keeper.run(incoming, shutdown.clone()));
-        let node =
-            crate::node::run(client, config.clone(), machine, allocatable, version, runtime.clone(), shutdown.clone());
-        tasks.spawn(node);
+        let node = node::Keeper {
+            nodes: kube::Api::all(client),
+            recorder,
+            runtime: runtime.clone(),
+            conditions,
+            facts: node::Facts { config: config.clone(), machine, allocatable, version },
+        };
+        tasks.spawn(node.run(shutdown.clone()));
         info!(node = config.node_name, "agent started");
         Ok(Self { dispatcher, runtime, resources, router: kubelet::router(kubelet), names, tasks, shutdown })
     }

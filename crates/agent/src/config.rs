@@ -41,6 +41,8 @@ pub struct Config {
     pub max_pods: u32,
     /// Processor kept back from allocatable, in millicores.
     pub reserved_milli_cpu: i64,
+    /// When the node is short of something, and what then.
+    pub eviction: podd_core::eviction::Settings,
     /// Memory kept back from allocatable, in bytes; the hard eviction threshold is added.
     pub reserved_memory: i64,
     /// Limit of processes per pod; none is the node's.
@@ -79,6 +81,7 @@ impl Config {
             hosts_file: "/etc/hosts".into(),
             node_ip: None,
             max_pods: 110,
+            eviction: podd_core::eviction::Settings::default(),
             reserved_milli_cpu: 0,
             reserved_memory: 0,
             pod_pids_limit: None,

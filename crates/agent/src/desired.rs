@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use podd_core::{
     admission::{self, Allocatable, Rules},
+    eviction::{self, Condition},
     pod::Refusal,
 };
 
@@ -47,6 +48,8 @@ pub(crate) struct Desired {
     /// Mirrors in the API, by full name.
     mirrors: BTreeMap<String, Arc<Pod>>,
     synced: BTreeSet<Source>,
+    /// What the node is short of.
+    short: Vec<Condition>,
     /// Pods that were refused, by UID.
     refused: BTreeMap<String, Refusal>,
 }
@@ -59,8 +62,14 @@ impl Desired {
             pods: BTreeMap::new(),
             mirrors: BTreeMap::new(),
             synced: BTreeSet::new(),
+            short: Vec::new(),
             refused: BTreeMap::new(),
         }
+    }
+
+    /// What the node is short of, from now on.
+    pub(crate) fn short_of(&mut self, conditions: Vec<Condition>) {
+        self.short = conditions;
     }
 
     /// Take in a change of a source.
@@ -128,8 +137,11 @@ impl Desired {
         }
         if !known {
             let others = self.pods().filter(|other| !self.refused.contains_key(uid(other))).map(Arc::as_ref);
-            let verdict =
-                admission::permit(&pod, &self.rules).and_then(|()| admission::admit(&pod, others, &self.allocatable));
+            // One that has begun was taken when there was enough.
+            let short = if has_begun(&pod) { &[][..] } else { &self.short };
+            let verdict = eviction::admit(&pod, short)
+                .and_then(|()| admission::permit(&pod, &self.rules))
+                .and_then(|()| admission::admit(&pod, others, &self.allocatable));
             if let Err(refusal) = verdict {
                 self.refused.insert(uid(&pod).to_owned(), refusal);
             }
@@ -178,9 +190,12 @@ impl Desired {
     }
 }
 
+fn has_begun(pod: &Pod) -> bool {
+    pod.status.as_ref().is_some_and(|status| status.start_time.is_some())
+}
+
 fn seniority(pod: &Pod) -> (bool, Option<Timestamp>, String) {
-    let started = pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
-    (!started, pod.metadata.creation_timestamp.as_ref().map(|time| time.0), full_name(pod))
+    (!has_begun(pod), pod.metadata.creation_timestamp.as_ref().map(|time| time.0), full_name(pod))
 }
 
 #[cfg(test)]

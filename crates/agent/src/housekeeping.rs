@@ -8,8 +8,12 @@ use std::{
     time::Duration,
 };
 
+use podd_core::eviction::Condition;
 use podd_cri::{RuntimeService, v1};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -34,6 +38,8 @@ pub(crate) struct Keeper {
     pub(crate) objects: ApiObjects,
     pub(crate) leftovers: Leftovers,
     pub(crate) names: names::Keeper,
+    /// What the node is short of.
+    pub(crate) conditions: watch::Receiver<Vec<Condition>>,
     pub(crate) period: Duration,
 }
 
@@ -48,6 +54,7 @@ impl Keeper {
                 // Neither loses anything when it is cancelled.
                 change = changes.recv() => {
                     let Some((source, change)) = change else { return };
+                    self.desired.short_of(self.conditions.borrow().clone());
                     for command in self.desired.take(source, change) {
                         if matches!(command, Command::Remove(..) | Command::Synced(_)) {
                             clean_at = clean_at.min(Instant::now() + SOON);

@@ -15,62 +15,101 @@ use k8s_openapi::{
     },
 };
 use kube::{
-    Api, Client,
+    Api,
     api::{Patch, PatchParams, PostParams},
 };
-use podd_core::admission::Allocatable;
+use podd_core::{admission::Allocatable, eviction::Condition};
 use podd_cri::{RuntimeService, v1};
 use serde_json::json;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::{Config, config::default_node_ip, machine::Machine};
+use crate::{
+    Config,
+    config::default_node_ip,
+    events::{Recorder, Severity},
+    machine::Machine,
+};
 
 /// How long an unchanged status may stand.
 const HEARTBEAT: Duration = Duration::from_secs(300);
 
-/// Everything that the object is made of.
-struct Facts {
-    config: Arc<Config>,
-    machine: Machine,
-    allocatable: Allocatable,
-    version: v1::VersionResponse,
+/// Everything that the object is made of and that stays.
+pub(crate) struct Facts {
+    pub(crate) config: Arc<Config>,
+    pub(crate) machine: Machine,
+    pub(crate) allocatable: Allocatable,
+    pub(crate) version: v1::VersionResponse,
 }
 
-/// Keeps the object until `shutdown`.
-pub(crate) async fn run(
-    client: Client,
-    config: Arc<Config>,
-    machine: Machine,
-    allocatable: Allocatable,
-    version: v1::VersionResponse,
-    runtime: Arc<dyn RuntimeService>,
-    shutdown: CancellationToken,
-) {
-    let nodes: Api<Node> = Api::all(client);
-    let period = config.node_status_period;
-    let facts = Facts { config, machine, allocatable, version };
-    let mut published: Option<(NodeStatus, Timestamp)> = None;
-    loop {
-        let now = Timestamp::now();
-        let told = runtime_status(runtime.as_ref()).await;
-        let old = published.as_ref().map(|(status, _)| status);
-        let status = status(&facts, &told, old, now);
-        let due = published.as_ref().is_none_or(|(published, at)| {
-            !same(published, &status) || now.duration_since(*at).unsigned_abs() >= HEARTBEAT
-        });
-        if due {
-            match publish(&nodes, &facts, &status).await {
-                Ok(()) => published = Some((status, now)),
-                Err(error) => warn!(%error, "publish the node's status"),
+/// Who keeps the object.
+pub(crate) struct Keeper {
+    pub(crate) nodes: Api<Node>,
+    pub(crate) recorder: Recorder,
+    pub(crate) runtime: Arc<dyn RuntimeService>,
+    /// What the node is short of.
+    pub(crate) conditions: watch::Receiver<Vec<Condition>>,
+    pub(crate) facts: Facts,
+}
+
+impl Keeper {
+    /// Keeps the object until `shutdown`.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        let period = self.facts.config.node_status_period;
+        let mut published: Option<(NodeStatus, Timestamp)> = None;
+        loop {
+            let now = Timestamp::now();
+            let told = runtime_status(self.runtime.as_ref()).await;
+            let old = published.as_ref().map(|(status, _)| status);
+            let short = self.conditions.borrow_and_update().clone();
+            let status = status(&self.facts, &told, &short, old, now);
+            let due = published.as_ref().is_none_or(|(published, at)| {
+                !same(published, &status) || now.duration_since(*at).unsigned_abs() >= HEARTBEAT
+            });
+            if due {
+                match publish(&self.nodes, &self.facts, &status).await {
+                    Ok(()) => {
+                        self.tell(old, &status);
+                        published = Some((status, now));
+                    }
+                    Err(error) => warn!(%error, "publish the node's status"),
+                }
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                // Neither loses anything when it is cancelled.
+                Ok(()) = self.conditions.changed() => {}
+                () = tokio::time::sleep(period) => {}
             }
         }
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            // A timer that is cancelled loses nothing.
-            () = tokio::time::sleep(period) => {}
+    }
+
+    /// Records what has changed about the node.
+    fn tell(&self, old: Option<&NodeStatus>, new: &NodeStatus) {
+        let value = |status: &NodeStatus, kind: &str| find(status, kind).map(|condition| condition.status.clone());
+        for (kind, yes, no) in SHORTAGES {
+            let was = old.and_then(|old| value(old, kind)).unwrap_or_else(|| "False".into());
+            let is = value(new, kind).unwrap_or_else(|| "False".into());
+            if was != is {
+                let reason = if is == "True" { yes } else { no };
+                let name = &self.facts.config.node_name;
+                let message = format!("Node {name} status is now: {reason}");
+                self.recorder.node(name, Severity::Normal, reason, message);
+            }
         }
     }
+}
+
+/// The events of conditions: when one comes, when it goes.
+const SHORTAGES: [(&str, &str, &str); 3] = [
+    ("MemoryPressure", "NodeHasInsufficientMemory", "NodeHasSufficientMemory"),
+    ("DiskPressure", "NodeHasDiskPressure", "NodeHasNoDiskPressure"),
+    ("PIDPressure", "NodeHasInsufficientPID", "NodeHasSufficientPID"),
+];
+
+fn find<'a>(status: &'a NodeStatus, kind: &str) -> Option<&'a NodeCondition> {
+    status.conditions.as_deref().unwrap_or_default().iter().find(|condition| condition.type_ == kind)
 }
 
 /// What the runtime says of itself.
@@ -124,7 +163,13 @@ fn object(facts: &Facts) -> Node {
     }
 }
 
-fn status(facts: &Facts, runtime: &v1::StatusResponse, old: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
+fn status(
+    facts: &Facts,
+    runtime: &v1::StatusResponse,
+    short: &[Condition],
+    old: Option<&NodeStatus>,
+    now: Timestamp,
+) -> NodeStatus {
     let Facts { config, machine, allocatable, version } = facts;
     let address = config.node_ip.unwrap_or_else(default_node_ip);
     let resources = |milli_cpu: i64, memory: i64, storage: i64| {
@@ -143,7 +188,7 @@ fn status(facts: &Facts, runtime: &v1::StatusResponse, old: Option<&NodeStatus>,
         ]),
         capacity: Some(resources(machine.milli_cpu, machine.memory, machine.storage)),
         allocatable: Some(resources(allocatable.milli_cpu, allocatable.memory, allocatable.ephemeral_storage)),
-        conditions: Some(conditions(runtime.status.as_ref().map_or(&[], |status| &status.conditions), old, now)),
+        conditions: Some(conditions(runtime.status.as_ref().map_or(&[], |status| &status.conditions), short, old, now)),
         features: runtime
             .features
             .map(|features| NodeFeatures { supplemental_groups_policy: Some(features.supplemental_groups_policy) }),
@@ -175,8 +220,13 @@ fn handler(handler: &v1::RuntimeHandler) -> NodeRuntimeHandler {
     }
 }
 
-/// The kubelet's conditions. Nothing is under pressure as long as nothing is evicted for it.
-fn conditions(runtime: &[v1::RuntimeCondition], old: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
+/// The kubelet's conditions, with its reasons.
+fn conditions(
+    runtime: &[v1::RuntimeCondition],
+    short: &[Condition],
+    old: Option<&NodeStatus>,
+    now: Timestamp,
+) -> Vec<NodeCondition> {
     let failed: Vec<&v1::RuntimeCondition> = runtime.iter().filter(|condition| !condition.status).collect();
     let ready = match failed.first() {
         None => ("Ready", "True", "KubeletReady", "podd is posting ready status".to_owned()),
@@ -185,17 +235,30 @@ fn conditions(runtime: &[v1::RuntimeCondition], old: Option<&NodeStatus>, now: T
             ("Ready", "False", "KubeletNotReady", message)
         }
     };
-    let fine = [
-        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "podd has sufficient memory available".to_owned()),
-        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "podd has no disk pressure".to_owned()),
-        ("PIDPressure", "False", "KubeletHasSufficientPID", "podd has sufficient PID available".to_owned()),
-    ];
-    let old = |kind: &str| {
-        let conditions = old.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-        conditions.iter().find(|condition| condition.type_ == kind)
+    let pressure = |kind: Condition, well: [&'static str; 2], ill: [&'static str; 2]| {
+        let (value, [reason, message]) = if short.contains(&kind) { ("True", ill) } else { ("False", well) };
+        (kind.name(), value, reason, message.to_owned())
     };
-    let made = fine.into_iter().chain([ready]).map(|(kind, value, reason, message)| {
-        let since = old(kind).filter(|old| old.status == value).and_then(|old| old.last_transition_time.clone());
+    let all = [
+        pressure(
+            Condition::MemoryPressure,
+            ["KubeletHasSufficientMemory", "podd has sufficient memory available"],
+            ["KubeletHasInsufficientMemory", "podd has insufficient memory available"],
+        ),
+        pressure(
+            Condition::DiskPressure,
+            ["KubeletHasNoDiskPressure", "podd has no disk pressure"],
+            ["KubeletHasDiskPressure", "podd has disk pressure"],
+        ),
+        pressure(
+            Condition::PidPressure,
+            ["KubeletHasSufficientPID", "podd has sufficient PID available"],
+            ["KubeletHasInsufficientPID", "podd has insufficient PID available"],
+        ),
+    ];
+    let made = all.into_iter().chain([ready]).map(|(kind, value, reason, message)| {
+        let before = old.and_then(|old| find(old, kind)).filter(|old| old.status == value);
+        let since = before.and_then(|old| old.last_transition_time.clone());
         NodeCondition {
             type_: kind.into(),
             status: value.into(),
@@ -253,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_runtime_that_is_not_ready_makes_a_node_that_is_not() {
-        let well = status(&facts(), &v1::StatusResponse::default(), None, at(1));
+        let well = status(&facts(), &v1::StatusResponse::default(), &[], None, at(1));
         let find = |status: &NodeStatus| {
             let all = status.conditions.clone().unwrap_or_default();
             all.into_iter().find(|condition| condition.type_ == "Ready").expect("a node has this condition")
@@ -267,7 +330,7 @@ mod tests {
         };
         let bad = v1::RuntimeStatus { conditions: vec![bad] };
         let bad = v1::StatusResponse { status: Some(bad), ..Default::default() };
-        let ill = status(&facts(), &bad, Some(&well), at(9));
+        let ill = status(&facts(), &bad, &[], Some(&well), at(9));
         let ready = find(&ill);
         assert_eq!((ready.status.as_str(), ready.message.as_deref()), ("False", Some("NoBridge: gone")));
         assert_eq!(ready.last_transition_time, Some(Time(at(9))));
@@ -275,12 +338,24 @@ mod tests {
 
     #[test]
     fn only_times_differ_in_a_heartbeat() {
-        let first = status(&facts(), &v1::StatusResponse::default(), None, at(1));
-        let later = status(&facts(), &v1::StatusResponse::default(), Some(&first), at(100));
+        let first = status(&facts(), &v1::StatusResponse::default(), &[], None, at(1));
+        let later = status(&facts(), &v1::StatusResponse::default(), &[], Some(&first), at(100));
         assert!(same(&first, &later) && first != later);
         let since = later.conditions.as_deref().expect("conditions")[0].last_transition_time.clone();
         assert_eq!(since, Some(Time(at(1))));
         let allocatable = first.allocatable.as_ref().expect("allocatable");
         assert_eq!((allocatable["cpu"].0.as_str(), allocatable["memory"].0.as_str()), ("1500m", "524288Ki"));
+    }
+
+    #[test]
+    fn what_the_node_is_short_of_is_a_condition() {
+        let told = |short: &[Condition]| {
+            let status = status(&facts(), &v1::StatusResponse::default(), short, None, at(1));
+            let all = status.conditions.unwrap_or_default().into_iter();
+            all.filter(|c| c.status == "True").filter_map(|c| c.reason).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&[]), ["KubeletReady"]);
+        let both = [Condition::DiskPressure, Condition::PidPressure];
+        assert_eq!(told(&both), ["KubeletHasDiskPressure", "KubeletHasInsufficientPID", "KubeletReady"]);
     }
 }

@@ -1,5 +1,7 @@
 //! What a node is called and where it lives: defaults, then the configuration file, then flags.
 
+mod eviction;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -139,6 +141,8 @@ struct AgentFile {
     cluster_dns: Vec<std::net::IpAddr>,
     /// The domain of the pods' names.
     cluster_domain: Option<String>,
+    /// When the node is short of something.
+    eviction: eviction::File,
 }
 
 /// Everything the composition root needs to know of a node.
@@ -172,6 +176,7 @@ pub(crate) struct Settings {
     /// Further names of the embedded runtime.
     pub(crate) handlers: Vec<String>,
     pub(crate) sysctls: sysctl::Allowed,
+    pub(crate) eviction: podd_core::eviction::Settings,
     /// Name servers for pods; none is podd's own.
     pub(crate) cluster_dns: Vec<std::net::IpAddr>,
     pub(crate) cluster_domain: String,
@@ -266,6 +271,7 @@ fn settings(args: NodeArgs, file: File, host_name: &str) -> anyhow::Result<Setti
         cgroup_driver: file.runtime.cgroup_driver,
         handlers: file.runtime.handlers.into_keys().collect(),
         sysctls,
+        eviction: file.agent.eviction.settings()?,
         seccomp_profiles: file.agent.seccomp_profiles,
         cluster_dns: file.agent.cluster_dns,
         cluster_domain,

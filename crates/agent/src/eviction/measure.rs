@@ -1,10 +1,15 @@
 //! What pods hold: writable layers as the runtime counts them, logs and emptyDirs as they lie on disk. Files are walked on
 //! tokio's blocking threads.
 
-use std::{collections::BTreeMap, os::unix::fs::MetadataExt, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use k8s_openapi::api::core::v1::Pod;
-use podd_core::eviction::{LocalUsage, VolumeUsage};
+use podd_core::eviction::{ContainerUse, LocalUsage, PodUse, VolumeUsage};
 use podd_cri::{RuntimeService, v1};
 
 use crate::{
@@ -28,8 +33,7 @@ pub(super) async fn local(
     let request = v1::ListContainerStatsRequest { filter: Some(filter) };
     let answer = runtime.list_container_stats(tonic::Request::new(request)).await;
     let listed = answer.map_err(|status| status.message().to_owned())?.into_inner().stats;
-    let identity = identity(pod);
-    let logs = log_root.join(format!("{}_{}_{}", identity.namespace, identity.name, identity.uid));
+    let logs = log_directory(log_root, pod);
     let logged = tokio::task::spawn_blocking(move || logged(&logs)).await.map_err(|error| chain(&error))?;
     let volumes = resources.usage(pod.clone()).await.map_err(|error| chain(&error))?;
 
@@ -42,6 +46,68 @@ pub(super) async fn local(
     let volume = |found: crate::volumes::Usage| VolumeUsage { bytes: found.bytes, in_memory: found.in_memory };
     usage.volumes = volumes.into_iter().map(|(name, found)| (name, volume(found))).collect();
     Ok(usage)
+}
+
+/// What these pods use, by uid; `disk` says whether files are counted, too.
+///
+/// # Errors
+/// What the runtime says. A pod whose files cannot be counted is there with what the runtime knows.
+pub(super) async fn uses(
+    runtime: &dyn RuntimeService,
+    resources: &NodeResources,
+    log_root: &Path,
+    pods: &[Arc<Pod>],
+    disk: bool,
+) -> Result<BTreeMap<String, PodUse>, String> {
+    let request = v1::ListPodSandboxStatsRequest { filter: None };
+    let answer = runtime.list_pod_sandbox_stats(tonic::Request::new(request)).await;
+    let listed = answer.map_err(|status| status.message().to_owned())?.into_inner().stats;
+    let mut uses: BTreeMap<String, PodUse> = BTreeMap::new();
+    for mut stats in listed {
+        let uid = stats.attributes.as_mut().and_then(|pod| pod.labels.remove(POD_UID));
+        if let (Some(uid), Some(linux)) = (uid, stats.linux) {
+            uses.insert(uid, of_sandbox(linux));
+        }
+    }
+    for pod in pods.iter().filter(|_| disk) {
+        let Some(used) = uses.get_mut(uid(pod)) else { continue };
+        let logs = log_directory(log_root, pod);
+        for (container, bytes) in tokio::task::spawn_blocking(move || logged(&logs)).await.unwrap_or_default() {
+            used.disk += bytes;
+            used.containers.entry(container).or_default().disk += bytes;
+        }
+        let volumes = resources.usage(pod.clone()).await.unwrap_or_default();
+        for volume in volumes.values().filter(|volume| !volume.in_memory) {
+            used.disk += volume.bytes;
+            used.inodes += volume.inodes;
+        }
+    }
+    Ok(uses)
+}
+
+fn of_sandbox(stats: v1::LinuxPodSandboxStats) -> PodUse {
+    let value = |of: Option<v1::UInt64Value>| of.map_or(0, |of| of.value);
+    let memory = |memory: Option<v1::MemoryUsage>| memory.map_or(0, |memory| value(memory.working_set_bytes));
+    let mut used = PodUse {
+        memory: memory(stats.memory),
+        processes: stats.process.map_or(0, |process| value(process.process_count)),
+        ..PodUse::default()
+    };
+    for container in stats.containers {
+        let layer = container.writable_layer.unwrap_or_default();
+        let (bytes, name) =
+            (value(layer.used_bytes), container.attributes.and_then(|mut c| c.labels.remove(CONTAINER_NAME)));
+        used.disk += bytes;
+        used.inodes += value(layer.inodes_used);
+        let one = ContainerUse { memory: memory(container.memory), disk: bytes };
+        used.containers.insert(name.unwrap_or_default(), one);
+    }
+    used
+}
+
+fn log_directory(log_root: &Path, pod: &Pod) -> PathBuf {
+    let identity = identity(pod);
+    log_root.join(format!("{}_{}_{}", identity.namespace, identity.name, identity.uid))
 }
 
 /// Bytes of the logs of each container in a pod's directory: those of runs that are over and those that were rotated away
