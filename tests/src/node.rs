@@ -124,6 +124,9 @@ impl Node {
         if lacks("[agent.eviction]") {
             more += "\n[agent.eviction]\nhard = {}\n";
         }
+        if lacks("[images]") {
+            more += "\n[images]\ngc-high-threshold = 100\n";
+        }
         if !more.is_empty() {
             std::fs::write(&path, text + &more).expect("a file is written");
         }

@@ -11,6 +11,7 @@ use axum::Router;
 use podd_cgroup::Hierarchy;
 use podd_core::{
     admission::{Allocatable, Rules},
+    collection::Shelf,
     eviction::{Pressure, Signal},
     pod::NodeFacts,
 };
@@ -31,6 +32,7 @@ use crate::{
     events::Recorder,
     eviction::Evictor,
     housekeeping::{Keeper, Leftovers},
+    images::Collector,
     kubelet::{self, Kubelet},
     machine, names, node,
     objects::ApiObjects,
@@ -212,12 +214,23 @@ impl Agent {
             stale,
         };
         tasks.spawn(refresher.run(shutdown.clone()));
+        let collector = Arc::new(Collector {
+            images: images.clone(),
+            runtime: runtime.clone(),
+            pods: dispatcher.lookup(),
+            recorder: recorder.clone(),
+            node_name: config.node_name.clone(),
+            settings: config.images,
+            period: config.image_period,
+            shelf: tokio::sync::Mutex::new(Shelf::new(jiff::Timestamp::now())),
+        });
+        tasks.spawn(collector.clone().run(shutdown.clone()));
         let (told, conditions) = watch::channel(Vec::new());
         let evictor = Evictor {
             pods: dispatcher.lookup(),
             ender: dispatcher.ender(),
             runtime: runtime.clone(),
-            images: images.clone(),
+            collector,
             resources: resources.clone(),
             recorder: recorder.clone(),
             log_root: config.log_root.clone(),

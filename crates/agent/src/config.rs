@@ -41,6 +41,10 @@ pub struct Config {
     pub max_pods: u32,
     /// Processor kept back from allocatable, in millicores.
     pub reserved_milli_cpu: i64,
+    /// When images go.
+    pub images: podd_core::collection::Settings,
+    /// How often images are looked after.
+    pub image_period: Duration,
     /// When the node is short of something, and what then.
     pub eviction: podd_core::eviction::Settings,
     /// Memory kept back from allocatable, in bytes; the hard eviction threshold is added.
@@ -59,8 +63,6 @@ pub struct Config {
     pub node_status_period: Duration,
     /// How often leftovers of gone pods are looked for when no pod has gone (then it is at once).
     pub housekeeping_period: Duration,
-    /// How often a dead container beyond the newest one per name is removed.
-    pub container_gc_period: Duration,
 }
 
 impl Config {
@@ -81,6 +83,8 @@ impl Config {
             hosts_file: "/etc/hosts".into(),
             node_ip: None,
             max_pods: 110,
+            images: podd_core::collection::Settings::default(),
+            image_period: Duration::from_secs(300),
             eviction: podd_core::eviction::Settings::default(),
             reserved_milli_cpu: 0,
             reserved_memory: 0,
@@ -91,7 +95,6 @@ impl Config {
             manifest_period: Duration::from_secs(20),
             node_status_period: Duration::from_secs(10),
             housekeeping_period: Duration::from_secs(60),
-            container_gc_period: Duration::from_secs(60),
         }
     }
 

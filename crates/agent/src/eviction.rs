@@ -20,13 +20,14 @@ use podd_core::{
     },
     pod::{Ending, is_terminal, termination_grace},
 };
-use podd_cri::{ImageService, RuntimeService, v1};
+use podd_cri::RuntimeService;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
     events::{Recorder, Severity},
+    images::Collector,
     resources::NodeResources,
     source::uid,
     worker::{Ender, Lookup},
@@ -45,7 +46,8 @@ pub(crate) struct Evictor {
     pub(crate) pods: Lookup,
     pub(crate) ender: Ender,
     pub(crate) runtime: Arc<dyn RuntimeService>,
-    pub(crate) images: Arc<dyn ImageService>,
+    /// What can go before a pod does.
+    pub(crate) collector: Arc<Collector>,
     pub(crate) resources: NodeResources,
     pub(crate) recorder: Recorder,
     pub(crate) log_root: PathBuf,
@@ -64,7 +66,7 @@ impl Evictor {
         loop {
             let round = async {
                 if images.is_none() {
-                    images = self.image_place().await;
+                    images = self.collector.place().await;
                 }
                 let images = images.clone().unwrap_or_else(|| self.root.clone());
                 let evicted = self.round(&images, &mut resting).await;
@@ -92,7 +94,7 @@ impl Evictor {
         });
         let evicted = self.hold_to_limits(resting).await;
         match round.reclaim {
-            Some(reclaim) if evicted.is_empty() => self.reclaim(&reclaim).await.into_iter().collect(),
+            Some(reclaim) if evicted.is_empty() => self.reclaim(&reclaim, images).await.into_iter().collect(),
             _ => evicted,
         }
     }
@@ -100,13 +102,6 @@ impl Evictor {
     async fn observe(&self, images: &std::path::Path) -> Observations {
         let (root, images) = (self.root.clone(), images.to_owned());
         tokio::task::spawn_blocking(move || node::observe(&root, &images)).await.unwrap_or_default()
-    }
-
-    /// Where the runtime says that images lie.
-    async fn image_place(&self) -> Option<PathBuf> {
-        let answer = self.images.image_fs_info(tonic::Request::new(v1::ImageFsInfoRequest {})).await.ok()?;
-        let first = answer.into_inner().image_filesystems.into_iter().next()?;
-        first.fs_id.map(|id| PathBuf::from(id.mountpoint))
     }
 
     /// Evicts every pod that holds more than it may. They are measured one after another.
@@ -132,12 +127,19 @@ impl Evictor {
         evicted
     }
 
-    /// Gets something back: evicts the pod whose turn it is.
-    async fn reclaim(&self, reclaim: &Reclaim) -> Option<String> {
+    /// Gets something back: of disk what nobody uses, else, or if that is not enough, evicts the pod whose turn it is.
+    async fn reclaim(&self, reclaim: &Reclaim, images: &std::path::Path) -> Option<String> {
         let signal = reclaim.threshold.signal;
         let stalled = node::stalled(signal.condition()).map_or(String::new(), |stalled| format!(" ({stalled})"));
         let told = format!("Attempting to reclaim {}{stalled}", signal.resource());
         self.recorder.node(&self.node_name, Severity::Warning, "EvictionThresholdMet", told);
+        if signal.is_disk() {
+            self.collector.remove_all().await;
+            if self.pressure.is_relieved(&self.observe(images).await) {
+                info!(signal = signal.name(), "what nobody used was enough");
+                return None;
+            }
+        }
         let mut pods = self.pods.pods();
         pods.retain(|pod| may_be_evicted(pod));
         if pods.is_empty() {

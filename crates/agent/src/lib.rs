@@ -14,6 +14,7 @@ pub mod events;
 mod eviction;
 mod hosts;
 mod housekeeping;
+mod images;
 mod kubelet;
 pub mod logs;
 mod machine;

@@ -4,6 +4,7 @@
 pub mod admission;
 pub mod claims;
 pub mod classes;
+pub mod collection;
 pub mod defaults;
 pub mod eviction;
 pub mod field;

@@ -1,9 +1,11 @@
 //! What a node is called and where it lives: defaults, then the configuration file, then flags.
 
 mod eviction;
+mod images;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use podd_core::sysctl;
@@ -34,7 +36,7 @@ struct File {
     network: NetworkFile,
     cni: CniFile,
     registries: RegistriesFile,
-    images: ImagesFile,
+    images: images::File,
     runtime: RuntimeFile,
     agent: AgentFile,
 }
@@ -97,13 +99,6 @@ pub(crate) enum CgroupDriver {
     #[default]
     Cgroupfs,
     Systemd,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct ImagesFile {
-    /// Names of images that a kubelet must not collect.
-    pinned: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -177,6 +172,8 @@ pub(crate) struct Settings {
     pub(crate) handlers: Vec<String>,
     pub(crate) sysctls: sysctl::Allowed,
     pub(crate) eviction: podd_core::eviction::Settings,
+    /// When images go, and how often that is asked.
+    pub(crate) image_collection: (podd_core::collection::Settings, Duration),
     /// Name servers for pods; none is podd's own.
     pub(crate) cluster_dns: Vec<std::net::IpAddr>,
     pub(crate) cluster_domain: String,
@@ -242,6 +239,7 @@ fn settings(args: NodeArgs, file: File, host_name: &str) -> anyhow::Result<Setti
     }
     let sysctls = sysctl::Allowed::new(&file.agent.allowed_unsafe_sysctls);
     let sysctls = sysctls.map_err(|why| anyhow!("agent.allowed-unsafe-sysctls: {why}"))?;
+    let image_collection = file.images.settings()?;
     Ok(Settings {
         config: args.config,
         node_name: file.node_name.unwrap_or_else(|| host_name.to_ascii_lowercase()),
@@ -272,6 +270,7 @@ fn settings(args: NodeArgs, file: File, host_name: &str) -> anyhow::Result<Setti
         handlers: file.runtime.handlers.into_keys().collect(),
         sysctls,
         eviction: file.agent.eviction.settings()?,
+        image_collection,
         seccomp_profiles: file.agent.seccomp_profiles,
         cluster_dns: file.agent.cluster_dns,
         cluster_domain,

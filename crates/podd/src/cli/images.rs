@@ -1,6 +1,6 @@
 //! Arguments of the commands about images.
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use super::Output;
 
@@ -34,6 +34,25 @@ pub(crate) struct Rmi {
     /// Names or ids
     #[arg(required = true)]
     pub(crate) images: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Image {
+    #[command(subcommand)]
+    pub(crate) what: ImageWhat,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum ImageWhat {
+    /// Remove images that have no name and that nobody uses
+    Prune(ImagePrune),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ImagePrune {
+    /// Also images that have a name, if no container and no pod uses them
+    #[arg(short = 'a', long)]
+    pub(crate) all: bool,
 }
 
 #[derive(Args, Debug)]

@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use containers::{Attach, Debug, Exec, Logs, PortForward};
 pub(crate) use duration::duration;
-pub(crate) use images::{Images, Load, Pull, Rmi};
+pub(crate) use images::{Image, ImagePrune, ImageWhat, Images, Load, Pull, Rmi};
 pub(crate) use node::{Agent, AgentAction, Api, Cri, Dns, NodeArgs};
 pub(crate) use objects::{Apply, Delete, Describe, Diff, Explain, Get, Manifests, Wait, Why};
 pub(crate) use play::{Kube, KubeWhat, Play, PlayKube, PlayWhat};
@@ -73,6 +73,8 @@ pub(crate) enum Command {
     Images(Images),
     /// Remove images
     Rmi(Rmi),
+    /// Look after images
+    Image(Image),
     /// Load images from an OCI or Docker archive
     Load(Load),
     /// Run the node agent, or stop it

@@ -14,7 +14,7 @@ use crate::print::say;
 /// How many characters of an image id a table shows.
 const SHORT_ID: usize = 12;
 
-async fn cri(settings: &Settings) -> anyhow::Result<podd_cri::client::Client> {
+pub(super) async fn cri(settings: &Settings) -> anyhow::Result<podd_cri::client::Client> {
     own::agent_socket(settings).await?;
     let socket = settings.cri_socket();
     podd_cri::client::connect(&socket).await.with_context(|| format!("connect to {}", socket.display()))

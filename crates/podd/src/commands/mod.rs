@@ -15,6 +15,7 @@ mod load;
 mod logs;
 mod play;
 mod port_forward;
+mod prune;
 mod pull;
 mod session;
 mod version;
@@ -28,7 +29,7 @@ use clap::CommandFactory as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DynamicObject};
 
-use crate::cli::{AgentAction, Cli, Command, KubeWhat, PlayWhat};
+use crate::cli::{AgentAction, Cli, Command, ImageWhat, KubeWhat, PlayWhat};
 use crate::config::{self, Settings};
 use crate::daemon;
 use crate::kinds::Kind;
@@ -90,6 +91,9 @@ async fn client_command(command: Command, settings: Settings) -> anyhow::Result<
         Command::Pull(args) => pull::run(args, &settings).await?,
         Command::Images(args) => images::list(args, &settings).await?,
         Command::Rmi(args) => images::remove(args, &settings).await?,
+        Command::Image(args) => match args.what {
+            ImageWhat::Prune(args) => prune::run(&args, &settings).await?,
+        },
         Command::Load(args) => load::run(args, &settings).await?,
         Command::Version(args) => version::run(args, &settings).await?,
         Command::Agent(args) => match args.action {
