@@ -79,6 +79,43 @@ fn control_groups_have_the_kubelets_numbers() {
 }
 
 #[test]
+fn a_pod_has_resources_of_its_own() {
+    let node = Node::with_agent();
+    let manifest = |name: &str, resources: &str, of_a: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  \
+             resources: {resources}\n  containers:\n    \
+             - name: a\n      image: {BUSYBOX}\n      command: [sleep, '100000']\n      resources: {of_a}\n      \
+             env: [{{name: MEMORY, valueFrom: {{resourceFieldRef: {{resource: limits.memory}}}}}}]\n    \
+             - {{name: b, image: '{BUSYBOX}', command: [sleep, '100000']}}\n"
+        )
+    };
+    node.apply_and_wait(&manifest("p", "{limits: {cpu: 200m, memory: 48Mi}}", "{}"));
+    // It asks for its limits, and so is guaranteed to have them; its containers share them.
+    assert_eq!(node.field("pod/p", "/status/qosClass"), "Guaranteed");
+    assert_eq!(node.field("pod/p", "/spec/resources/requests/memory"), "48Mi");
+    assert_eq!(node.field("pod/p", "/status/resources/limits/cpu"), "200m");
+    assert_eq!(node.field("pod/p", "/status/allocatedResources/cpu"), "200m");
+    let uid = node.field("pod/p", "/metadata/uid");
+    let of_pod = |name: &str| files_where(&node, name, |path| path.contains(&uid));
+    let limits = of_pod("memory.limit_in_bytes");
+    assert_eq!(limits.iter().map(|text| text.trim()).collect::<Vec<_>>(), ["50331648"; 3]);
+    let quotas = of_pod("cpu.cfs_quota_us");
+    assert_eq!(quotas.iter().map(|text| text.trim()).collect::<Vec<_>>(), ["20000"; 3]);
+    assert_eq!(node.podd(&["exec", "p", "-c", "a", "--", "sh", "-c", "echo $MEMORY"]).ok(), "50331648\n");
+    let told = node.podd(&["describe", "pod", "p"]).ok().to_owned();
+    assert!(told.lines().any(|line| line.starts_with("Limits:") && line.ends_with("cpu 200m, memory 48Mi")), "{told}");
+
+    // Containers ask for no more than their pod does, and the node has to have what the pod asks for.
+    let refused = node.apply(&manifest("q", "{requests: {cpu: 100m}}", "{requests: {cpu: 250m}}"));
+    let why = "spec.resources.requests.cpu: Invalid value: \"100m\": must be greater than or equal to aggregate container \
+               requests of 250m";
+    assert!(refused.stderr.contains(why), "{}", refused.stderr);
+    node.apply(&manifest("q", "{requests: {cpu: '9999'}}", "{}")).ok();
+    node.wait_field("pod/q", "/status/reason", "OutOfcpu");
+}
+
+#[test]
 fn who_asks_for_memory_is_the_later_one_to_be_killed_for_want_of_it() {
     let node = Node::with_agent();
     node.apply_and_wait(&format!(

@@ -7,7 +7,7 @@ use k8s_openapi::{
     api::core::v1::{Container, Pod, ResourceFieldSelector},
     apimachinery::pkg::api::resource::Quantity as ApiQuantity,
 };
-use podd_core::quantity::Quantity;
+use podd_core::{qos, quantity::Quantity};
 
 /// What the node has for pods: a container without a limit of its own is told this.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,7 +100,11 @@ pub(crate) fn resource(
     let divisor = parse(selector.divisor.as_ref()).filter(|divisor| *divisor != Quantity::ZERO);
     let divisor = divisor.unwrap_or_else(|| Quantity::of(1));
     let is_limit = list == "limits";
-    let unset = set.is_none_or(|quantity| quantity == Quantity::ZERO);
+    let set = set.filter(|quantity| *quantity != Quantity::ZERO);
+    // A container without a limit of its own has the pod's.
+    let of_pod = || pod.spec.as_ref().filter(|_| is_limit).and_then(|spec| qos::own_limit(spec, kind));
+    let set = set.or_else(of_pod);
+    let unset = set.is_none();
     // Cores are counted in thousandths, all else in units: what is finer than that is rounded up first.
     let (amount, unit) = if kind == "cpu" {
         let amount = if unset && is_limit { defaults.milli_cpu } else { set.map_or(0, Quantity::milli) };

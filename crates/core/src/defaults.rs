@@ -12,7 +12,11 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity,
 };
 
-use crate::pod::{as_container, of_container};
+use crate::{
+    pod::{as_container, of_container},
+    qos,
+    quantity::Quantity as Amount,
+};
 
 /// The grace that a pod gets when its manifest is silent, in seconds.
 pub const GRACE_SECONDS: i64 = 30;
@@ -33,6 +37,7 @@ pub fn pod_spec(spec: &mut PodSpec) {
     for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
         container_defaults(container, host_network);
     }
+    requests_of_pod(spec);
     for ephemeral in spec.ephemeral_containers.iter_mut().flatten() {
         let mut container = as_container(ephemeral);
         container_defaults(&mut container, host_network);
@@ -86,6 +91,23 @@ fn container_defaults(container: &mut Container, host_network: bool) {
         for (name, limit) in limits {
             requests.entry(name.clone()).or_insert_with(|| limit.clone());
         }
+    }
+}
+
+/// A pod that has limits for itself and is silent of its requests asks for what its containers ask for, else for its limits.
+fn requests_of_pod(spec: &mut PodSpec) {
+    let Some(limits) = spec.resources.as_ref().and_then(|own| own.limits.clone()).filter(|limits| !limits.is_empty())
+    else {
+        return;
+    };
+    let asked = qos::OF_PODS.map(|name| (name, qos::containers_request(spec, name)));
+    let requests = spec.resources.get_or_insert_default().requests.get_or_insert_default();
+    for (name, amount) in asked.into_iter().filter(|(_, amount)| *amount != Amount::ZERO) {
+        let text = if name == "memory" { amount.binary() } else { amount.to_string() };
+        requests.entry(name.to_owned()).or_insert(Quantity(text));
+    }
+    for (name, limit) in limits {
+        requests.entry(name).or_insert(limit);
     }
 }
 
@@ -166,6 +188,23 @@ mod tests {
         ];
         for (image, policy) in table {
             assert_eq!(pull_policy(image), policy, "{image}");
+        }
+    }
+
+    #[test]
+    fn a_limited_pod_asks_for_what_its_containers_ask_for_else_for_its_limits() {
+        let table = [
+            (json!({"limits": {"cpu": "2", "memory": "1Gi"}}), json!({"cpu": "1500m", "memory": "1Gi"})),
+            (json!({"limits": {"memory": "1Gi"}}), json!({"cpu": "1500m", "memory": "1Gi"})),
+            (json!({"limits": {"cpu": "2"}, "requests": {"cpu": "1600m"}}), json!({"cpu": "1600m"})),
+            (json!({"requests": {"memory": "1Gi"}}), json!({"memory": "1Gi"})),
+        ];
+        for (own, want) in table {
+            let mut asked: Pod = serde_json::from_value(json!({"spec": {"resources": own, "containers": [
+                {"name": "a", "resources": {"requests": {"cpu": "1"}}}, {"name": "b", "resources": {"limits": {"cpu": "500m"}}}]}}))
+            .unwrap();
+            pod(&mut asked);
+            assert_eq!(json!(asked.spec.unwrap().resources.unwrap().requests), want, "{own}");
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as RawQuantity;
 
 use crate::pod::is_sidecar;
@@ -21,10 +21,13 @@ pub const CPU_SHARES_MIN: i64 = 2;
 /// The most CPU shares.
 pub const CPU_SHARES_MAX: i64 = 262_144;
 
+/// What a pod may say for itself.
+pub const OF_PODS: [&str; 2] = ["cpu", "memory"];
+
 /// The class of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Class {
-    /// Every container has limits for cpu and memory, equal to its requests.
+    /// Every container has limits for cpu and memory, equal to its requests; or the pod as a whole, where it says them.
     Guaranteed,
     /// Some container asks for something.
     Burstable,
@@ -63,10 +66,14 @@ pub fn class(pod: &Pod) -> Class {
     };
     let mut asks = false;
     let mut guaranteed = true;
-    for container in containers(spec) {
+    // What the pod says as a whole stands for what its containers say.
+    let own = spec.resources.as_ref().filter(|_| has_own(spec));
+    let of_containers = containers(spec).map(|container| container.resources.as_ref());
+    let lists: Vec<_> = if own.is_some() { vec![own] } else { of_containers.collect() };
+    for resources in lists {
         for name in ["cpu", "memory"] {
-            let request = request(container, name).filter(|q| *q != Quantity::ZERO);
-            let limit = limit(container, name).filter(|q| *q != Quantity::ZERO);
+            let request = requested(resources, name).filter(|q| *q != Quantity::ZERO);
+            let limit = limited(resources, name).filter(|q| *q != Quantity::ZERO);
             asks |= request.is_some() || limit.is_some();
             guaranteed &= limit.is_some() && request.or(limit) == limit;
         }
@@ -78,27 +85,34 @@ pub fn class(pod: &Pod) -> Class {
     }
 }
 
-/// The numbers of one container's cgroup.
+/// The numbers of the cgroup of one container of a pod. Without a limit of its own it has the pod's.
 #[must_use]
-pub fn container_numbers(container: &Container) -> CgroupNumbers {
-    let cpu_limit = limit(container, "cpu");
+pub fn container_numbers(pod: &Pod, container: &Container) -> CgroupNumbers {
+    let limit_of = |name| {
+        let own = limit(container, name).filter(|q| *q != Quantity::ZERO);
+        own.or_else(|| own_limit(pod.spec.as_ref()?, name))
+    };
+    let cpu_limit = limit_of("cpu");
     let cpu_request = request(container, "cpu").or(cpu_limit);
     CgroupNumbers {
         cpu_shares: shares(cpu_request.unwrap_or_default().milli()),
         cpu_quota: cpu_limit.and_then(|q| quota(q.milli())),
-        memory: limit(container, "memory").map(Quantity::value).filter(|bytes| *bytes > 0),
+        memory: limit_of("memory").map(Quantity::value).filter(|bytes| *bytes > 0),
     }
 }
 
-/// The numbers of a pod's cgroup: requests summed; limits only where every container has one.
+/// The numbers of a pod's cgroup: what the pod says as a whole; else requests summed, and limits only where every
+/// container has one.
 /// Init containers run before the regular ones, beside the sidecars before them, so the largest sum at any time counts.
 #[must_use]
 pub fn pod_numbers(pod: &Pod) -> CgroupNumbers {
     let Some(spec) = &pod.spec else {
         return CgroupNumbers { cpu_shares: CPU_SHARES_MIN, ..Default::default() };
     };
-    let all_limit = |name| containers(spec).all(|c| limit(c, name).is_some_and(|q| q > Quantity::ZERO));
-    let whole = |name| total(spec, |c| limit(c, name)) + overhead(spec, name);
+    let all_limit = |name| {
+        own_limit(spec, name).is_some() || containers(spec).all(|c| limit(c, name).is_some_and(|q| q > Quantity::ZERO))
+    };
+    let whole = |name| own_limit(spec, name).unwrap_or_else(|| total(spec, |c| limit(c, name))) + overhead(spec, name);
     let cpu_limit = all_limit("cpu").then(|| whole("cpu").milli());
     CgroupNumbers {
         cpu_shares: shares(pod_request(pod, "cpu").milli()),
@@ -111,14 +125,19 @@ pub fn pod_numbers(pod: &Pod) -> CgroupNumbers {
 #[must_use]
 pub fn pod_request(pod: &Pod, name: &str) -> Quantity {
     pod.spec.as_ref().map_or(Quantity::ZERO, |spec| {
-        total(spec, |c| request(c, name).or_else(|| limit(c, name))) + overhead(spec, name)
+        let of_containers = || total(spec, |c| request(c, name).or_else(|| limit(c, name)));
+        own_request(spec, name).unwrap_or_else(of_containers) + overhead(spec, name)
     })
 }
 
-/// How much a pod may have of a resource: what its containers may have together. None when no container has a limit.
+/// How much a pod may have of a resource: what it says as a whole, else what its containers may have together. None when
+/// nothing of it has a limit.
 #[must_use]
 pub fn pod_limit(pod: &Pod, name: &str) -> Option<Quantity> {
     let spec = pod.spec.as_ref()?;
+    if let Some(own) = own_limit(spec, name) {
+        return Some(own + overhead(spec, name));
+    }
     containers(spec).any(|c| limit(c, name).is_some()).then(|| total(spec, |c| limit(c, name)) + overhead(spec, name))
 }
 
@@ -126,6 +145,37 @@ pub fn pod_limit(pod: &Pod, name: &str) -> Option<Quantity> {
 #[must_use]
 pub fn overhead(spec: &PodSpec, name: &str) -> Quantity {
     amount(spec.overhead.as_ref(), name).unwrap_or_default()
+}
+
+/// What the containers of a pod ask for together: the most at any time.
+#[must_use]
+pub fn containers_request(spec: &PodSpec, name: &str) -> Quantity {
+    total(spec, |c| request(c, name))
+}
+
+/// The limit that a pod says for itself.
+#[must_use]
+pub fn own_limit(spec: &PodSpec, name: &str) -> Option<Quantity> {
+    limited(spec.resources.as_ref().filter(|_| OF_PODS.contains(&name)), name).filter(|q| *q != Quantity::ZERO)
+}
+
+fn own_request(spec: &PodSpec, name: &str) -> Option<Quantity> {
+    requested(spec.resources.as_ref().filter(|_| OF_PODS.contains(&name)), name)
+}
+
+/// Whether the pod says resources for itself.
+fn has_own(spec: &PodSpec) -> bool {
+    spec.resources.as_ref().is_some_and(|own| {
+        let lists = own.requests.iter().chain(&own.limits);
+        lists.flat_map(BTreeMap::keys).any(|name| OF_PODS.contains(&name.as_str()))
+    })
+}
+
+/// What a pod asks for beyond its containers is of equal parts theirs.
+fn part_of_rest(spec: &PodSpec) -> i64 {
+    let Some(own) = own_request(spec, "memory").filter(|q| *q != Quantity::ZERO) else { return 0 };
+    let rest = own.value().saturating_sub(containers_request(spec, "memory").value());
+    rest / i64::try_from(containers(spec).count().max(1)).unwrap_or(i64::MAX)
 }
 
 /// The `oom_score_adj` of a container of a pod, on a node with `memory_capacity` bytes. A sidecar is not killed before
@@ -136,8 +186,9 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> 
         Class::Guaranteed => -997,
         Class::BestEffort => 1000,
         Class::Burstable => {
+            let rest = pod.spec.as_ref().map_or(0, part_of_rest);
             let score = |container: &Container| {
-                let asked = request(container, "memory").unwrap_or_default().value();
+                let asked = request(container, "memory").unwrap_or_default().value().saturating_add(rest);
                 let part = i128::from(asked) * 1000 / i128::from(memory_capacity.max(1));
                 let adjust = 1000 - i64::try_from(part.clamp(0, 1000)).unwrap_or(1000);
                 adjust.clamp(3, 999)
@@ -184,11 +235,19 @@ fn total(spec: &PodSpec, of: impl Fn(&Container) -> Option<Quantity>) -> Quantit
 }
 
 fn request(container: &Container, name: &str) -> Option<Quantity> {
-    amount(container.resources.as_ref()?.requests.as_ref(), name)
+    requested(container.resources.as_ref(), name)
 }
 
 fn limit(container: &Container, name: &str) -> Option<Quantity> {
-    amount(container.resources.as_ref()?.limits.as_ref(), name)
+    limited(container.resources.as_ref(), name)
+}
+
+fn requested(resources: Option<&ResourceRequirements>, name: &str) -> Option<Quantity> {
+    amount(resources?.requests.as_ref(), name)
+}
+
+fn limited(resources: Option<&ResourceRequirements>, name: &str) -> Option<Quantity> {
+    amount(resources?.limits.as_ref(), name)
 }
 
 /// Validation has refused what does not parse.
@@ -237,6 +296,30 @@ mod tests {
         assert_eq!((numbers.cpu_shares, numbers.cpu_quota, numbers.memory), (256, Some(25_000), Some(48 << 20)));
         assert_eq!(pod_request(&pod, "memory").value(), 48 << 20);
         assert_eq!(class(&pod), Class::Guaranteed, "the class is the containers'");
+    }
+
+    #[test]
+    fn what_a_pod_says_for_itself_goes_before_what_its_containers_say() {
+        let small = c(json!({"cpu": "100m", "memory": "64Mi"}), json!({"cpu": "100m", "memory": "64Mi"}));
+        let mut pod = pod(json!([small, c(json!({}), json!({}))]), json!([]));
+        let both = json!({"cpu": "1", "memory": "1Gi"});
+        pod.spec.as_mut().unwrap().resources =
+            serde_json::from_value(json!({"requests": both, "limits": both})).unwrap();
+        assert_eq!(class(&pod), Class::Guaranteed);
+        let whole = CgroupNumbers { cpu_shares: 1024, cpu_quota: Some(100_000), memory: Some(1 << 30) };
+        assert_eq!(pod_numbers(&pod), whole);
+        let containers = pod.spec.clone().unwrap().containers;
+        assert_eq!(container_numbers(&pod, &containers[1]), whole, "the pod's limits");
+        let own = CgroupNumbers { cpu_shares: 102, cpu_quota: Some(10_000), memory: Some(64 << 20) };
+        assert_eq!(container_numbers(&pod, &containers[0]), own);
+        assert_eq!(pod_request(&pod, "memory").value(), 1 << 30);
+        // Of a gibibyte less 64 Mi each has half, beside what it asks for.
+        let requests = json!({"requests": {"memory": "1Gi"}});
+        pod.spec.as_mut().unwrap().resources = serde_json::from_value(requests).unwrap();
+        assert_eq!(class(&pod), Class::Burstable);
+        let scores: Vec<i64> = containers.iter().map(|one| oom_score_adj(&pod, one, 4 << 30)).collect();
+        assert_eq!(scores, [868, 883]);
+        assert_eq!(pod_numbers(&pod).memory, None, "not every container is limited");
     }
 
     #[test]

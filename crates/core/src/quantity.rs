@@ -81,6 +81,19 @@ impl Quantity {
         clamp(div_up(self.nano, NANO / 1000))
     }
 
+    /// Units with the largest binary suffix that leaves a whole number.
+    #[must_use]
+    pub fn binary(self) -> String {
+        let mut rest = self.value();
+        for suffix in ["", "Ki", "Mi", "Gi", "Ti", "Pi"] {
+            if rest % 1024 != 0 || rest == 0 {
+                return format!("{rest}{suffix}");
+            }
+            rest /= 1024;
+        }
+        format!("{rest}Ei")
+    }
+
     /// Less than nothing.
     #[must_use]
     pub fn is_negative(self) -> bool {

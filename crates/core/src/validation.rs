@@ -80,6 +80,7 @@ pub fn pod_spec(spec: &PodSpec, path: &str, errors: &mut Vec<FieldError>) {
     naming::pod(spec, path, errors);
     security::pod(spec, path, errors);
     class::pod(spec, path, errors);
+    resources::pod(spec, path, errors);
 }
 
 /// Appends an objection when a rule of [`names`] found something.

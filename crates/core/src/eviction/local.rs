@@ -63,7 +63,7 @@ fn whole(pod: &Pod, usage: &LocalUsage) -> Option<String> {
     // One limit is told as it was written; what was added up is written anew.
     let told = match limits[..] {
         [one] => one.0.clone(),
-        _ => binary(total),
+        _ => total.binary(),
     };
     (bytes(used) > total)
         .then(|| format!("Pod ephemeral local storage usage exceeds the total limit of containers {told}. "))
@@ -91,18 +91,6 @@ fn limit(container: &Container) -> Option<&RawQuantity> {
 
 fn bytes(bytes: u64) -> Quantity {
     Quantity::of(i64::try_from(bytes).unwrap_or(i64::MAX))
-}
-
-/// With the largest binary suffix that leaves a whole number, as Kubernetes writes amounts of bytes.
-pub(super) fn binary(amount: Quantity) -> String {
-    let mut rest = amount.value();
-    for suffix in ["", "Ki", "Mi", "Gi", "Ti", "Pi"] {
-        if rest % 1024 != 0 || rest == 0 {
-            return format!("{rest}{suffix}");
-        }
-        rest /= 1024;
-    }
-    format!("{rest}Ei")
 }
 
 #[cfg(test)]
@@ -173,7 +161,7 @@ mod tests {
     #[test]
     fn amounts_are_written_with_the_largest_suffix_that_fits() {
         for (bytes, text) in [(0, "0"), (1, "1"), (1024, "1Ki"), (6 << 20, "6Mi"), (1025, "1025"), (1 << 60, "1Ei")] {
-            assert_eq!(binary(Quantity::of(bytes)), text);
+            assert_eq!(Quantity::of(bytes).binary(), text);
         }
     }
 }

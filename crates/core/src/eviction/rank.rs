@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BTreeMap, fmt::Write as _};
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{Reclaim, Signal, local::binary};
+use super::{Reclaim, Signal};
 use crate::{qos, quantity::Quantity};
 
 /// What a pod uses of the node.
@@ -58,7 +58,7 @@ pub fn message(pod: &Pod, used: Option<&PodUse>, reclaim: &Reclaim) -> String {
     let signal = reclaim.threshold.signal;
     let resource = signal.resource();
     let amount = |value: i64| match resource {
-        "memory" | "ephemeral-storage" => binary(Quantity::of(value)),
+        "memory" | "ephemeral-storage" => Quantity::of(value).binary(),
         _ => value.to_string(),
     };
     let (line, left) = (reclaim.threshold.value.of(reclaim.observed.capacity), reclaim.observed.available);
@@ -84,7 +84,7 @@ pub fn message(pod: &Pod, used: Option<&PodUse>, reclaim: &Reclaim) -> String {
                 told,
                 "Container {} was using {}, request is {asked}, has larger consumption of {resource}. ",
                 container.name,
-                binary(used)
+                used.binary()
             );
         }
     }

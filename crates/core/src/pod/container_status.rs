@@ -77,6 +77,11 @@ pub(super) fn container_status(
     let newest = instances.first().filter(|_| running);
     // An ephemeral container is neither ready nor started: nobody waits for it.
     status.started = (member.kind != Kind::Ephemeral).then(|| newest.is_some_and(|c| turn.is_started(c, member)));
+    if member.kind != Kind::Ephemeral {
+        // What the manifest says is what its cgroup was made with.
+        status.resources = member.spec.resources.clone();
+        status.allocated_resources = status.resources.as_ref().and_then(|r| r.requests.clone());
+    }
     status.volume_mounts = mounts::statuses(&member.spec, turn.node.recursive_read_only);
     status.ready = match member.kind {
         Kind::Init => succeeded,

@@ -50,6 +50,8 @@ pub fn status(
         container_statuses: statuses(&turn, goal, &[Kind::Regular], old.container_statuses.as_deref()),
         nominated_node_name: old.nominated_node_name.clone(),
         resize: old.resize.clone(),
+        resources: pod.spec.as_ref().and_then(|spec| spec.resources.clone()),
+        allocated_resources: pod.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.clone()),
         ephemeral_container_statuses: statuses(
             &turn,
             goal,

@@ -73,7 +73,7 @@ fn the_rest_of_the_pod_api_is_refused_by_name() {
             "ephemeralContainers[0].ports",
         ),
         (json!({"imagePullSecrets": [{"name": "s"}]}), "imagePullSecrets"),
-        (json!({"resources": {"limits": {"cpu": "1"}}}), "resources"),
+        (json!({"resources": {"limits": {"nvidia.com/gpu": "1"}}}), "resources.limits.nvidia.com/gpu"),
     ];
     for (spec, field) in in_spec {
         assert_eq!(refused(spec), [format!("spec.{field}")]);

@@ -64,8 +64,19 @@ pub(crate) fn describe(kind: &Kind, object: &Value, events: &[Value], now: Times
     out.text
 }
 
+/// Resources and how much of each, in a line; none for none.
+fn amounts(list: &Value) -> Option<String> {
+    let amounts: Vec<String> = pairs(list).map(|(name, amount)| format!("{name} {amount}")).collect();
+    (!amounts.is_empty()).then(|| amounts.join(", "))
+}
+
 fn pod(pod: &Value, out: &mut Out) {
     let (meta, spec, status) = (&pod["metadata"], &pod["spec"], &pod["status"]);
+    for (title, field) in [("Limits", "limits"), ("Requests", "requests")] {
+        if let Some(amounts) = amounts(&spec["resources"][field]) {
+            out.field(title, &amounts);
+        }
+    }
     if let Some(priority) = spec["priority"].as_i64() {
         out.field("Priority", &priority.to_string());
     }
@@ -137,9 +148,8 @@ fn container(one: &Value, status: &Value, out: &mut Out) {
     row("Ready", if status["ready"] == true { "True" } else { "False" });
     row("Restart Count", &status["restartCount"].as_i64().unwrap_or(0).to_string());
     for (title, field) in [("Limits", "limits"), ("Requests", "requests")] {
-        let amounts: Vec<String> = pairs(&one["resources"][field]).map(|(k, v)| format!("{k} {v}")).collect();
-        if !amounts.is_empty() {
-            row(title, &amounts.join(", "));
+        if let Some(amounts) = amounts(&one["resources"][field]) {
+            row(title, &amounts);
         }
     }
     for (title, field) in [("Liveness", "livenessProbe"), ("Readiness", "readinessProbe"), ("Startup", "startupProbe")]

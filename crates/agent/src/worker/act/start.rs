@@ -189,7 +189,7 @@ fn annotations(pod: &Pod, container: &Container, restart_count: u32) -> BTreeMap
 }
 
 fn resources(pod: &Pod, container: &Container, settings: &Settings) -> v1::LinuxContainerResources {
-    let numbers = qos::container_numbers(container);
+    let numbers = qos::container_numbers(pod, container);
     v1::LinuxContainerResources {
         cpu_period: numbers.cpu_quota.map_or(0, |_| qos::CPU_PERIOD),
         cpu_quota: numbers.cpu_quota.unwrap_or(0),
