@@ -132,8 +132,8 @@ fn thresholds_that_mean_nothing_are_refused_by_their_key() {
     let node = Node::new();
     let refused = |text: &str, expected: &str| {
         node.file("config.toml", &format!("[agent.eviction]\n{text}\n"));
-        let mut command = node.command(podd_tests::program());
-        let output = command.arg("agent").output().expect("podd runs");
+        let mut command = node.command("timeout");
+        let output = command.arg("60").arg(podd_tests::program()).arg("agent").output().expect("podd runs");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && said.contains(expected), "{said}");
     };

@@ -39,6 +39,7 @@ use crate::{
     pod_cgroups::PodCgroups,
     refresh::{Refresher, Stale},
     resources::NodeResources,
+    shutdown::Shutdown,
     source::{self, Source},
     strangers,
     worker::{Clock, Dispatcher, Services, Settings},
@@ -214,6 +215,15 @@ impl Agent {
             stale,
         };
         tasks.spawn(refresher.run(shutdown.clone()));
+        let (going, shutting_down) = watch::channel(false);
+        let ending = Shutdown {
+            periods: config.shutdown,
+            pods: dispatcher.lookup(),
+            ender: dispatcher.ender(),
+            objects: kube::Api::all(client.clone()),
+            going,
+        };
+        tasks.spawn(ending.run(shutdown.clone()));
         let collector = Arc::new(Collector {
             images: images.clone(),
             runtime: runtime.clone(),
@@ -251,6 +261,7 @@ impl Agent {
             leftovers,
             names: names::Keeper::new(&config),
             conditions: conditions.clone(),
+            shutting_down: shutting_down.clone(),
             period: config.housekeeping_period,
         };
         tasks.spawn(keeper.run(incoming, shutdown.clone()));
@@ -259,6 +270,7 @@ impl Agent {
             recorder,
             runtime: runtime.clone(),
             conditions,
+            shutting_down,
             facts: node::Facts { config: config.clone(), machine, allocatable, version },
         };
         tasks.spawn(node.run(shutdown.clone()));

@@ -41,6 +41,8 @@ pub struct Config {
     pub max_pods: u32,
     /// Processor kept back from allocatable, in millicores.
     pub reserved_milli_cpu: i64,
+    /// How long the machine waits for its pods when it goes down.
+    pub shutdown: podd_core::shutdown::Periods,
     /// When images go.
     pub images: podd_core::collection::Settings,
     /// How often images are looked after.
@@ -83,6 +85,7 @@ impl Config {
             hosts_file: "/etc/hosts".into(),
             node_ip: None,
             max_pods: 110,
+            shutdown: podd_core::shutdown::Periods::default(),
             images: podd_core::collection::Settings::default(),
             image_period: Duration::from_secs(300),
             eviction: podd_core::eviction::Settings::default(),

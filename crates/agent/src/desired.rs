@@ -12,6 +12,7 @@ use podd_core::{
     admission::{self, Allocatable, Rules},
     eviction::{self, Condition},
     pod::Refusal,
+    shutdown,
 };
 
 use crate::source::{Change, Source, annotation, annotation_of, full_name, is_mirror, uid};
@@ -50,6 +51,7 @@ pub(crate) struct Desired {
     synced: BTreeSet<Source>,
     /// What the node is short of.
     short: Vec<Condition>,
+    shutting_down: bool,
     /// Pods that were refused, by UID.
     refused: BTreeMap<String, Refusal>,
 }
@@ -63,13 +65,14 @@ impl Desired {
             mirrors: BTreeMap::new(),
             synced: BTreeSet::new(),
             short: Vec::new(),
+            shutting_down: false,
             refused: BTreeMap::new(),
         }
     }
 
-    /// What the node is short of, from now on.
-    pub(crate) fn short_of(&mut self, conditions: Vec<Condition>) {
-        self.short = conditions;
+    /// What the node is short of, and whether it goes down, from now on.
+    pub(crate) fn short_of(&mut self, conditions: Vec<Condition>, shutting_down: bool) {
+        (self.short, self.shutting_down) = (conditions, shutting_down);
     }
 
     /// Take in a change of a source.
@@ -139,7 +142,9 @@ impl Desired {
             let others = self.pods().filter(|other| !self.refused.contains_key(uid(other))).map(Arc::as_ref);
             // One that has begun was taken when there was enough.
             let short = if has_begun(&pod) { &[][..] } else { &self.short };
-            let verdict = eviction::admit(&pod, short)
+            let open = if self.shutting_down && !has_begun(&pod) { Err(shutdown::refusal()) } else { Ok(()) };
+            let verdict = open
+                .and_then(|()| eviction::admit(&pod, short))
                 .and_then(|()| admission::permit(&pod, &self.rules))
                 .and_then(|()| admission::admit(&pod, others, &self.allocatable));
             if let Err(refusal) = verdict {

@@ -40,6 +40,8 @@ pub(crate) struct Keeper {
     pub(crate) names: names::Keeper,
     /// What the node is short of.
     pub(crate) conditions: watch::Receiver<Vec<Condition>>,
+    /// Whether the machine goes down.
+    pub(crate) shutting_down: watch::Receiver<bool>,
     pub(crate) period: Duration,
 }
 
@@ -54,7 +56,7 @@ impl Keeper {
                 // Neither loses anything when it is cancelled.
                 change = changes.recv() => {
                     let Some((source, change)) = change else { return };
-                    self.desired.short_of(self.conditions.borrow().clone());
+                    self.desired.short_of(self.conditions.borrow().clone(), *self.shutting_down.borrow());
                     for command in self.desired.take(source, change) {
                         if matches!(command, Command::Remove(..) | Command::Synced(_)) {
                             clean_at = clean_at.min(Instant::now() + SOON);

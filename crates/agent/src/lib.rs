@@ -26,6 +26,7 @@ mod probes;
 mod references;
 mod refresh;
 mod resources;
+mod shutdown;
 pub mod source;
 mod strangers;
 mod turns;

@@ -50,6 +50,8 @@ pub(crate) struct Keeper {
     pub(crate) runtime: Arc<dyn RuntimeService>,
     /// What the node is short of.
     pub(crate) conditions: watch::Receiver<Vec<Condition>>,
+    /// Whether the machine goes down.
+    pub(crate) shutting_down: watch::Receiver<bool>,
     pub(crate) facts: Facts,
 }
 
@@ -60,7 +62,10 @@ impl Keeper {
         let mut published: Option<(NodeStatus, Timestamp)> = None;
         loop {
             let now = Timestamp::now();
-            let told = runtime_status(self.runtime.as_ref()).await;
+            let mut told = runtime_status(self.runtime.as_ref()).await;
+            if *self.shutting_down.borrow_and_update() {
+                told.status.get_or_insert_default().conditions.insert(0, going_down());
+            }
             let old = published.as_ref().map(|(status, _)| status);
             let short = self.conditions.borrow_and_update().clone();
             let status = status(&self.facts, &told, &short, old, now);
@@ -78,8 +83,9 @@ impl Keeper {
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                // Neither loses anything when it is cancelled.
+                // None loses anything when it is cancelled.
                 Ok(()) = self.conditions.changed() => {}
+                Ok(()) = self.shutting_down.changed() => {}
                 () = tokio::time::sleep(period) => {}
             }
         }
@@ -110,6 +116,11 @@ const SHORTAGES: [(&str, &str, &str); 3] = [
 
 fn find<'a>(status: &'a NodeStatus, kind: &str) -> Option<&'a NodeCondition> {
     status.conditions.as_deref().unwrap_or_default().iter().find(|condition| condition.type_ == kind)
+}
+
+/// What makes a node that goes down one that is not ready.
+fn going_down() -> v1::RuntimeCondition {
+    v1::RuntimeCondition { message: "node is shutting down".into(), ..Default::default() }
 }
 
 /// What the runtime says of itself.
@@ -231,7 +242,10 @@ fn conditions(
     let ready = match failed.first() {
         None => ("Ready", "True", "KubeletReady", "podd is posting ready status".to_owned()),
         Some(condition) => {
-            let message = format!("{}: {}", condition.reason, condition.message);
+            let message = match &*condition.reason {
+                "" => condition.message.clone(),
+                reason => format!("{reason}: {}", condition.message),
+            };
             ("Ready", "False", "KubeletNotReady", message)
         }
     };

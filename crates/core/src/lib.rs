@@ -13,6 +13,7 @@ pub mod names;
 pub mod pod;
 pub mod qos;
 pub mod quantity;
+pub mod shutdown;
 pub mod sysctl;
 pub mod validation;
 pub mod verdict;

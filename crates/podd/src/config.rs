@@ -136,6 +136,9 @@ struct AgentFile {
     cluster_dns: Vec<std::net::IpAddr>,
     /// The domain of the pods' names.
     cluster_domain: Option<String>,
+    /// How long the machine waits for pods when it goes down, and for critical ones at the end of that.
+    shutdown_grace_period: Option<String>,
+    shutdown_grace_period_critical_pods: Option<String>,
     /// When the node is short of something.
     eviction: eviction::File,
 }
@@ -172,6 +175,7 @@ pub(crate) struct Settings {
     pub(crate) handlers: Vec<String>,
     pub(crate) sysctls: sysctl::Allowed,
     pub(crate) eviction: podd_core::eviction::Settings,
+    pub(crate) shutdown: podd_core::shutdown::Periods,
     /// When images go, and how often that is asked.
     pub(crate) image_collection: (podd_core::collection::Settings, Duration),
     /// Name servers for pods; none is podd's own.
@@ -237,6 +241,17 @@ fn settings(args: NodeArgs, file: File, host_name: &str) -> anyhow::Result<Setti
     if let Some(why) = podd_core::names::dns_subdomain(&cluster_domain) {
         bail!("agent.cluster-domain {cluster_domain:?}: {why}");
     }
+    let time = |key: &str, text: Option<&String>| match text {
+        Some(text) => crate::cli::duration(text).map_err(|why| anyhow!("agent.{key}: {why}")),
+        None => Ok(Duration::ZERO),
+    };
+    let shutdown = podd_core::shutdown::Periods {
+        total: time("shutdown-grace-period", file.agent.shutdown_grace_period.as_ref())?,
+        critical: time("shutdown-grace-period-critical-pods", file.agent.shutdown_grace_period_critical_pods.as_ref())?,
+    };
+    if shutdown.critical > shutdown.total {
+        bail!("agent.shutdown-grace-period-critical-pods must not be longer than agent.shutdown-grace-period");
+    }
     let sysctls = sysctl::Allowed::new(&file.agent.allowed_unsafe_sysctls);
     let sysctls = sysctls.map_err(|why| anyhow!("agent.allowed-unsafe-sysctls: {why}"))?;
     let image_collection = file.images.settings()?;
@@ -270,6 +285,7 @@ fn settings(args: NodeArgs, file: File, host_name: &str) -> anyhow::Result<Setti
         handlers: file.runtime.handlers.into_keys().collect(),
         sysctls,
         eviction: file.agent.eviction.settings()?,
+        shutdown,
         image_collection,
         seccomp_profiles: file.agent.seccomp_profiles,
         cluster_dns: file.agent.cluster_dns,
@@ -336,6 +352,19 @@ mod tests {
         assert!(load("[agent]\nallowed-unsafe-sysctls = [\"kernel.msg*\"]\n").is_ok());
         let error = load("[agent]\nallowed-unsafe-sysctls = [\"vm.swappiness\"]\n").unwrap_err().to_string();
         assert!(error.contains("agent.allowed-unsafe-sysctls") && error.contains("vm.swappiness"), "{error}");
+    }
+
+    #[test]
+    fn critical_pods_have_a_part_of_what_all_have() {
+        let load =
+            |text: &str| settings(NodeArgs::default(), toml::from_str(&format!("[agent]\n{text}")).unwrap(), "h");
+        let good = load("shutdown-grace-period = \"30s\"\nshutdown-grace-period-critical-pods = \"10s\"\n").unwrap();
+        assert_eq!((good.shutdown.total.as_secs(), good.shutdown.critical.as_secs()), (30, 10));
+        assert!(load("").unwrap().shutdown.total.is_zero());
+        let error = load("shutdown-grace-period-critical-pods = \"10s\"\n").unwrap_err().to_string();
+        assert!(error.contains("must not be longer"), "{error}");
+        let error = load("shutdown-grace-period = \"soon\"\n").unwrap_err().to_string();
+        assert!(error.contains("agent.shutdown-grace-period: \"soon\""), "{error}");
     }
 
     #[test]

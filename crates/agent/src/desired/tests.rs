@@ -182,15 +182,17 @@ fn what_the_node_does_not_permit_is_refused_for_good() {
 }
 
 #[test]
-fn a_node_that_is_short_of_memory_takes_no_more_pods_that_ask_for_none() {
+fn a_node_that_is_short_of_memory_or_goes_down_refuses_new_pods() {
     let mut desired = Desired::new(NODE, Rules::default());
-    desired.short_of(vec![Condition::MemoryPressure]);
+    desired.short_of(vec![Condition::MemoryPressure], false);
     let asks = json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"memory": "1Mi"}}}]}});
     let begun = json!({"status": {"startTime": "2027-01-15T08:00:00Z"}});
     let pods = vec![pod("new", 0, json!({})), pod("asks", 0, asks), pod("begun", 0, begun)];
     let told = desired.take(Source::Api, Change::All(pods));
     assert_eq!(short(&told), ["+begun", "+asks", "!new Evicted", "=Api"]);
-    desired.short_of(Vec::new());
+    desired.short_of(Vec::new(), true);
+    assert_eq!(short(&desired.take(Source::Api, Change::Applied(pod("last", 0, json!({}))))), ["!last NodeShutdown"]);
+    desired.short_of(Vec::new(), false);
     let later = desired.take(Source::Api, Change::Applied(pod("later", 0, json!({}))));
     assert_eq!(short(&later), ["+later"]);
 }

@@ -132,6 +132,7 @@ pub(super) fn agent_config(settings: &Settings) -> podd_agent::Config {
     config.log_root = settings.logs.clone();
     config.manifests = Some(settings.manifests.clone());
     config.cgroup_root = settings.cgroup_root.clone();
+    config.shutdown = settings.shutdown;
     (config.images, config.image_period) = settings.image_collection;
     config.eviction = settings.eviction.clone();
     config.sysctls = settings.sysctls.clone();
