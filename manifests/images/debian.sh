@@ -1,13 +1,14 @@
 #!/bin/bash
 # Makes an image out of Debian packages, and of PyPI's: debian.sh DIRECTORY ARCHIVE
 #
-# DIRECTORY has a file `image` (NAME, PACKAGES, perhaps WHEELS), `config.json` (Cmd, Env, User, … of the image) and `root`, the
+# DIRECTORY has a file `image` (NAME, PACKAGES, perhaps WHEELS, and LEFT_OUT: paths that
+# are not wanted), `config.json` (Cmd, Env, User, … of the image) and `root`, the
 # image's own files. Packages are unpacked, not installed: none of their scripts runs. Downloads are kept in PODD_IMAGE_CACHE
 # (~/.cache/podd-images). The archive is what `docker save` would write; `podd load -i ARCHIVE` takes it.
 set -euo pipefail
 directory=$(cd "$1" && pwd)
 archive=$(realpath "$2")
-NAME='' PACKAGES='' WHEELS=''
+NAME='' PACKAGES='' WHEELS='' LEFT_OUT=''
 . "$directory/image"
 cache=${PODD_IMAGE_CACHE:-$HOME/.cache/podd-images}
 mkdir -p "$cache/archives/partial" "$cache/empty/partial"
@@ -37,6 +38,7 @@ if [ -n "$WHEELS" ]; then
         --python-version 3.11 --implementation cp $WHEELS
 fi
 flock -u 9
+(cd "$root" && rm -rf $LEFT_OUT)
 rm -rf "$root"/usr/share/{doc,man,info,locale,lintian,bash-completion}
 
 # What the packages' scripts would have made.
