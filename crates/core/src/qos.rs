@@ -24,6 +24,9 @@ pub const CPU_SHARES_MAX: i64 = 262_144;
 /// What a pod may say for itself.
 pub const OF_PODS: [&str; 2] = ["cpu", "memory"];
 
+/// The priority from which on a pod is critical.
+const SYSTEM_CRITICAL: i32 = 2_000_000_000;
+
 /// The class of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Class {
@@ -178,11 +181,13 @@ fn part_of_rest(spec: &PodSpec) -> i64 {
     rest / i64::try_from(containers(spec).count().max(1)).unwrap_or(i64::MAX)
 }
 
-/// The `oom_score_adj` of a container of a pod, on a node with `memory_capacity` bytes. A sidecar is not killed before
-/// what it serves: its score is no higher than that of the regular container that is spared longest.
+/// The `oom_score_adj` of a container of a pod, on a node with `memory_capacity` bytes. A sidecar's score is no higher than
+/// that of the regular container with the least request, which is the first one to be killed. What the node itself lives by
+/// is spared like a guaranteed pod.
 #[must_use]
 pub fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> i64 {
     match class(pod) {
+        _ if is_node_critical(pod) => -997,
         Class::Guaranteed => -997,
         Class::BestEffort => 1000,
         Class::Burstable => {
@@ -194,12 +199,23 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> 
                 adjust.clamp(3, 999)
             };
             let own = score(container);
-            match pod.spec.iter().flat_map(|s| &s.containers).map(score).min() {
-                Some(least) if is_sidecar(container) => own.min(least),
+            match pod.spec.iter().flat_map(|s| &s.containers).map(score).max() {
+                Some(most) if is_sidecar(container) => own.min(most),
                 _ => own,
             }
         }
     }
+}
+
+/// Whether the pod has the class of what the node lives by, and is critical: static, or of the priority of that class.
+fn is_node_critical(pod: &Pod) -> bool {
+    let Some(spec) = pod.spec.as_ref().filter(|s| s.priority_class_name.as_deref() == Some("system-node-critical"))
+    else {
+        return false;
+    };
+    let annotations = pod.metadata.annotations.as_ref();
+    let source = annotations.and_then(|all| all.get("kubernetes.io/config.source"));
+    source.is_some_and(|source| source != "api") || spec.priority.is_some_and(|priority| priority >= SYSTEM_CRITICAL)
 }
 
 /// CPU shares for thousandths of a core.
@@ -363,9 +379,28 @@ mod tests {
     #[test]
     fn a_sidecar_is_spared_as_long_as_what_it_serves() {
         let sidecar = json!({"name": "s", "restartPolicy": "Always"});
-        let pod = pod(json!([c(json!({"memory": "1Gi"}), json!({}))]), json!([sidecar]));
-        let spec = pod.spec.as_ref().unwrap();
-        assert_eq!(oom_score_adj(&pod, &spec.init_containers.as_ref().unwrap()[0], 4 << 30), 750);
+        let asks = |memory: &str| c(json!({"memory": memory}), json!({}));
+        // The one with the least request counts; one without a request has none.
+        let table = [
+            (json!([asks("1Gi")]), 750),
+            (json!([asks("1Gi"), asks("2Gi")]), 750),
+            (json!([asks("1Gi"), c(json!({}), json!({}))]), 999),
+        ];
+        for (containers, want) in table {
+            let pod = pod(containers.clone(), json!([sidecar]));
+            let sidecar = &pod.spec.as_ref().unwrap().init_containers.as_ref().unwrap()[0];
+            assert_eq!(oom_score_adj(&pod, sidecar, 4 << 30), want, "{containers}");
+        }
+    }
+
+    #[test]
+    fn what_the_node_lives_by_is_spared() {
+        let mut pod = pod(json!([c(json!({}), json!({}))]), json!([]));
+        let score = |pod: &Pod| oom_score_adj(pod, &pod.spec.as_ref().unwrap().containers[0], 4 << 30);
+        pod.spec.as_mut().unwrap().priority_class_name = Some("system-node-critical".into());
+        assert_eq!(score(&pod), 1000, "the name alone is not enough");
+        pod.spec.as_mut().unwrap().priority = Some(2_000_001_000);
+        assert_eq!(score(&pod), -997);
     }
 
     #[test]

@@ -40,16 +40,10 @@ pub(super) fn plan(volume: &Volume, pod: &Pod) -> Option<std::result::Result<Pla
     })
 }
 
-/// The pod's memory limit: the sum of its containers', or the largest init container's, if every container has one. What
-/// is in the tmpfs is charged to the pod, so that more room than this would only be a trap.
+/// The memory limit of the pod's cgroup, if it has one. What is in the tmpfs is charged to the pod, so that more room than
+/// this would only be a trap.
 fn memory_limit(pod: &Pod) -> Option<i64> {
-    let spec = pod.spec.as_ref()?;
-    let limit = |c: &k8s_openapi::api::core::v1::Container| {
-        c.resources.as_ref()?.limits.as_ref()?.get("memory").and_then(bytes)
-    };
-    let sum = spec.containers.iter().map(limit).sum::<Option<i64>>()?;
-    let init = spec.init_containers.iter().flatten().map(limit).collect::<Option<Vec<_>>>()?;
-    Some(init.into_iter().fold(sum, i64::max)).filter(|bytes| *bytes > 0)
+    podd_core::qos::pod_numbers(pod).memory.filter(|bytes| *bytes > 0)
 }
 
 fn bytes(quantity: &Quantity) -> Option<i64> {
@@ -111,4 +105,36 @@ pub(super) fn mount(directory: &OwnedFd, kind: &str, options: &[(&str, String)])
 pub(super) fn is_mount_point(directory: &OwnedFd) -> Result<bool> {
     let found = rustix::fs::statx(directory, "", AtFlags::EMPTY_PATH, StatxFlags::TYPE)?;
     Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_volume_in_memory_is_as_large_as_the_memory_of_its_pod() {
+        let limited = |limit: &str, more: Value| {
+            let mut one = json!({"name": "c", "resources": {"limits": {"memory": limit}}});
+            one.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+            one
+        };
+        let (sidecar, none) = (json!({"restartPolicy": "Always"}), json!({}));
+        let table = [
+            (json!([limited("16Mi", none.clone())]), json!([]), Some(16 << 20)),
+            (json!([limited("16Mi", none.clone())]), json!([limited("8Mi", sidecar.clone())]), Some(24 << 20)),
+            (
+                json!([limited("16Mi", none.clone())]),
+                json!([limited("8Mi", sidecar), limited("32Mi", none)]),
+                Some(40 << 20),
+            ),
+            (json!([{"name": "c"}]), json!([]), None),
+        ];
+        for (containers, inits, want) in table {
+            let spec = json!({"containers": containers, "initContainers": inits});
+            let pod: Pod = serde_json::from_value(json!({"spec": spec})).expect("a pod");
+            assert_eq!(memory_limit(&pod), want, "{spec}");
+        }
+    }
 }

@@ -271,7 +271,10 @@ impl Machine {
         let decision = decide(&self.pod, &self.wish.goal, &seen, &self.memory, node, now);
         debug!(?decision, goal = ?self.wish.goal, "decided");
         self.wake_at = decision.wake_at;
-        self.abandon(&decision, commands);
+        self.memory.decided(&decision, &seen);
+        if self.abandon(&decision, commands) {
+            self.tell(&seen, node, now, commands);
+        }
         if decision.finished {
             self.finished = true;
             commands.push(Command::Finish);
@@ -300,8 +303,9 @@ impl Machine {
         self.publishing.changed(now);
     }
 
-    /// Gives up what is under way and not wanted any more.
-    fn abandon(&mut self, decision: &Decision, commands: &mut Vec<Command>) {
+    /// Gives up what is under way and not wanted any more. True if nothing comes in the place of something.
+    fn abandon(&mut self, decision: &Decision, commands: &mut Vec<Command>) -> bool {
+        let mut called_off = false;
         let wanted = |running: &Action| decision.actions.iter().any(|action| same(action, running));
         let unwanted: Vec<Target> = self
             .acting
@@ -310,9 +314,15 @@ impl Machine {
             .map(|(target, _)| target.clone())
             .collect();
         for target in unwanted {
-            self.acting.remove(&target);
+            let action = self.acting.remove(&target);
+            let follows = decision.actions.iter().any(|action| action.target() == target);
+            if let Some(action) = action.filter(|_| !follows) {
+                self.memory.called_off(&action);
+                called_off = true;
+            }
             commands.push(Command::Abandon(target));
         }
+        called_off
     }
 
     fn begin(

@@ -1,7 +1,7 @@
 //! The wish for a pod ([`Goal`]), the closed set of things that can be done for it ([`Action`]), what came of one
 //! ([`Outcome`]), and the answer of `decide` ([`Decision`]).
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 
@@ -254,6 +254,8 @@ pub struct Failure {
 pub struct Decision {
     /// The next batch. Its actions are independent of each other and may run side by side.
     pub actions: Vec<Action>,
+    /// The containers on their way out, by id: those that are stopped, and those that wait for their turn or their next try.
+    pub ending: BTreeSet<String>,
     /// When time alone will change the answer (the end of a back-off, a retry).
     pub wake_at: Option<Timestamp>,
     /// Whether the goal is reached as far as it can be now: nothing to do and nothing to wait for but the world.

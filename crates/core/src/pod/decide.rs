@@ -13,6 +13,8 @@
 //!  Rest ──► kill, stop sandbox, suspend; records, files and object stay
 //! ```
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
@@ -109,12 +111,13 @@ pub(super) struct Batch<'a> {
     memory: &'a Memory,
     now: Timestamp,
     actions: Vec<Action>,
+    ending: BTreeSet<String>,
     wake_at: Option<Timestamp>,
 }
 
 impl<'a> Batch<'a> {
     fn new(memory: &'a Memory, now: Timestamp) -> Batch<'a> {
-        Batch { memory, now, actions: Vec::new(), wake_at: None }
+        Batch { memory, now, actions: Vec::new(), ending: BTreeSet::new(), wake_at: None }
     }
 
     /// Adds an action, or the time at which it may be tried again.
@@ -125,6 +128,11 @@ impl<'a> Batch<'a> {
         if follows_a_stop || self.may_try(&action.target()) {
             self.actions.push(action);
         }
+    }
+
+    /// Notes that a container is on its way out, whether it is stopped now or waits.
+    pub(super) fn ends(&mut self, id: &str) {
+        self.ending.insert(id.to_owned());
     }
 
     /// Adds an action whose waits were already kept.
@@ -156,6 +164,12 @@ impl<'a> Batch<'a> {
 
     fn decision(self, finished: bool) -> Decision {
         let settled = self.actions.is_empty() && self.wake_at.is_none();
-        Decision { actions: self.actions, wake_at: self.wake_at, settled, finished: finished && settled }
+        Decision {
+            actions: self.actions,
+            ending: self.ending,
+            wake_at: self.wake_at,
+            settled,
+            finished: finished && settled,
+        }
     }
 }

@@ -78,17 +78,23 @@ impl Turn<'_> {
 
     /// Brings a container one step nearer to its end. `dying` end together with it.
     fn end(&self, batch: &mut Batch<'_>, container: &ContainerSeen, dying: &[&ContainerSeen], end: End) {
+        batch.ends(&container.id);
         let message = message(container, end);
-        let left = Duration::try_from(end.deadline.duration_since(self.now)).unwrap_or_default();
-        if !left.is_zero() {
-            if self.has_hook_to_run(container) {
-                batch.waits_until(end.deadline);
+        // Whatever else asks for the end meanwhile: what the container was promised does not grow. Its turn among the others
+        // is a matter of what they all have.
+        let promised =
+            self.memory.kills.get(&container.id).map_or(end.deadline, |kill| kill.deadline.min(end.deadline));
+        let until = |deadline: Timestamp| Duration::try_from(deadline.duration_since(self.now)).unwrap_or_default();
+        let left = until(promised);
+        if !until(end.deadline).is_zero() {
+            if !left.is_zero() && self.has_hook_to_run(container) {
+                batch.waits_until(promised);
                 return batch.push(Action::PreStop {
                     id: container.id.clone(),
                     container: container.name.clone(),
                     reason: end.reason,
                     message,
-                    deadline: end.deadline,
+                    deadline: promised,
                 });
             }
             if dying.iter().any(|other| self.ends_before(other, container)) {

@@ -11,8 +11,8 @@ use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Action, BackOff, BackOffLimits, Failure, Health, KillReason, NodeFacts, Outcome, PullPolicy, Target, back_off::add,
-    images,
+    Action, BackOff, BackOffLimits, Decision, Failure, Health, KillReason, NodeFacts, Observation, Outcome, PullPolicy,
+    Target, back_off::add, images,
 };
 
 /// How long a failed start waits for its next try, as a kubelet whose sync failed.
@@ -118,6 +118,20 @@ impl Memory {
         }
     }
 
+    /// Notes what was decided of what was seen: a container that runs on after all is bound by no earlier end.
+    pub fn decided(&mut self, decision: &Decision, seen: &Observation) {
+        let runs_on =
+            |id: &String| seen.containers.iter().any(|c| c.id == *id && c.may_run()) && !decision.ending.contains(id);
+        self.kills.retain(|id, _| !runs_on(id));
+    }
+
+    /// Notes that an action was given up, and nothing else is done for its target: nobody waits for it any more.
+    pub fn called_off(&mut self, action: &Action) {
+        if let Action::PostStart { id, .. } = action {
+            self.post_starts.remove(id);
+        }
+    }
+
     /// Notes how an action ended.
     pub fn ended(&mut self, action: &Action, result: &Result<Outcome, Failure>, now: Timestamp) {
         match result {
@@ -129,9 +143,7 @@ impl Memory {
                     self.pulls.insert(container.clone(), next);
                 }
                 match action {
-                    Action::StartContainer { container, .. } => {
-                        self.images.remove(container);
-                    }
+                    Action::StartContainer { container, .. } => self.forget_images(container),
                     Action::PostStart { id, container } => {
                         self.post_starts.insert(id.clone(), PostStart::Failed);
                         return self.failed(Target::Container(container.clone()), Some(failure.clone()), now);
@@ -188,7 +200,7 @@ impl Memory {
             },
             Action::PullImage { container, image } => self.image_found(container, image, outcome),
             Action::StartContainer { container, post_start, .. } => {
-                self.images.remove(container);
+                self.forget_images(container);
                 if let (true, Outcome::Started { id }) = (post_start, outcome) {
                     self.post_starts.insert(id.clone(), PostStart::Pending);
                 }
@@ -212,6 +224,11 @@ impl Memory {
             _ => {}
         }
         self.failures.remove(&action.target());
+    }
+
+    /// Each start looks for its images anew, those of its volumes too: which they are, the memory does not know.
+    fn forget_images(&mut self, container: &str) {
+        self.images.retain(|key, _| key != container && images::image_volume(key).is_none());
     }
 
     fn image_found(&mut self, container: &str, image: &str, outcome: &Outcome) {

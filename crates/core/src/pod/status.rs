@@ -31,7 +31,7 @@ pub fn status(
 ) -> PodStatus {
     let old = pod.status.clone().unwrap_or_default();
     if let Goal::Refuse(refusal) = goal {
-        return refused(pod, refusal, old, now);
+        return refused(pod, refusal, seen, old, now);
     }
     if ended_before_it_began(&old, seen) {
         return PodStatus { observed_generation: pod.metadata.generation, ..old };
@@ -70,6 +70,7 @@ pub fn status(
     }
     bound_messages(&mut status);
     let computed = phase(&turn.members, &status, over);
+    let before = || old.phase.clone().unwrap_or_else(|| "Pending".to_owned());
     let ended = ended(&turn, goal);
     let phase = match old.phase.as_deref().filter(|p| is_terminal_phase(Some(p))) {
         Some(terminal) => terminal.to_owned(),
@@ -79,7 +80,8 @@ pub fn status(
                 "Failed".to_owned()
             }
             // It fails when nothing of it runs any more, whatever its containers' ends look like meanwhile.
-            Some(_) => old.phase.clone().unwrap_or_else(|| "Pending".to_owned()),
+            Some(_) => before(),
+            None if is_terminal_phase(Some(computed)) && may_run(seen) => before(),
             None => computed.to_owned(),
         },
     };
@@ -125,7 +127,11 @@ fn bound_messages(status: &mut PodStatus) {
 }
 
 /// The status of a pod that this node does not take.
-fn refused(pod: &Pod, refusal: &Refusal, old: PodStatus, now: Timestamp) -> PodStatus {
+fn refused(pod: &Pod, refusal: &Refusal, seen: &Observation, old: PodStatus, now: Timestamp) -> PodStatus {
+    if may_run(seen) {
+        // It fails when nothing of it runs any more.
+        return old;
+    }
     PodStatus {
         phase: Some("Failed".to_owned()),
         reason: Some(refusal.reason.clone()),
@@ -144,12 +150,16 @@ fn ended_before_it_began(old: &PodStatus, seen: &Observation) -> bool {
     is_terminal_phase(old.phase.as_deref()) && untraced && unseen
 }
 
+/// Whether a container of the pod runs, or may.
+fn may_run(seen: &Observation) -> bool {
+    seen.containers.iter().any(super::ContainerSeen::may_run)
+}
+
 /// Whether nothing of the pod runs and nothing will: it has been stopped, or its sandbox was lost under a policy that
 /// does not begin again. The kubelet leaves a pod of the latter kind pending for ever; here it fails.
 fn is_over(turn: &Turn<'_>, goal: &Goal) -> bool {
     let seen = turn.seen;
-    let quiet = !seen.containers.iter().any(super::ContainerSeen::may_run)
-        && seen.sandboxes.iter().all(|s| s.state == SandboxState::NotReady);
+    let quiet = !may_run(seen) && seen.sandboxes.iter().all(|s| s.state == SandboxState::NotReady);
     match goal {
         Goal::Stop { .. } => quiet && !is_static(turn.pod),
         Goal::End { .. } => quiet,

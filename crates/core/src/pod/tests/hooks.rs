@@ -155,3 +155,64 @@ fn a_sidecar_runs_its_hook_at_once_and_then_waits_for_its_turn() {
     memory.pre_stopped.insert("s0".into());
     check(&pod, &stop_at(50), &seen, &memory, 21, "pre-stop a0, wake 50");
 }
+
+#[test]
+fn a_promised_end_never_comes_later_for_another_reason() {
+    let bare = pod("Always", &[], &["a"]);
+    let seen = in_sandbox(vec![container("a", "s0", 0, running())]);
+    let mut memory = Memory::default();
+    memory.kills.insert("a0".into(), Kill { reason: KillReason::LivenessFailed, deadline: at(25) });
+    check(&bare, &stop_at(50), &seen, &memory, 20, "kill a0 5s");
+    check(&bare, &stop_at(23), &seen, &memory, 20, "kill a0 3s");
+    check(&bare, &stop_at(50), &seen, &memory, 30, "kill a0 2s");
+    check(&hooked("Always", &[], &["a"]), &stop_at(50), &seen, &memory, 20, "pre-stop a0, wake 25");
+    // A sidecar still waits for its turn.
+    let seen = in_sandbox(vec![container("s", "s0", 0, running()), container("a", "s0", 0, running())]);
+    memory.kills.insert("s0".into(), Kill { reason: KillReason::LivenessFailed, deadline: at(25) });
+    memory.kills.remove("a0");
+    check(&pod("Always", &["s"], &["a"]), &stop_at(50), &seen, &memory, 30, "kill a0 20s, wake 50");
+}
+
+#[test]
+fn a_container_that_runs_on_after_all_is_bound_by_no_earlier_end() {
+    let pod = pod("Always", &[], &["a", "b"]);
+    let seen = in_sandbox(vec![container("a", "s0", 0, running()), container("b", "s0", 0, exited(0, 20))]);
+    let kill = Kill { reason: KillReason::DefinitionChanged, deadline: at(25) };
+    let kills = [("a0".to_owned(), kill), ("b0".to_owned(), kill)].into();
+    let mut memory = Memory { kills, ..Default::default() };
+    memory.decided(&decide(&pod, &stop_at(50), &seen, &memory, &node(), at(20)), &seen);
+    assert_eq!(memory.kills.len(), 2, "those that end, and those that have");
+    memory.decided(&decide(&pod, &Goal::Run, &seen, &memory, &node(), at(20)), &seen);
+    assert_eq!(memory.kills.keys().collect::<Vec<_>>(), ["b0"]);
+}
+
+#[test]
+fn nobody_waits_for_a_hook_that_was_given_up() {
+    let pod = hooked("Always", &[], &["a"]);
+    let seen = in_sandbox(vec![container("a", "s0", 0, running())]);
+    let mut memory = started(&["a"]);
+    let runs = |memory: &Memory| {
+        let status = status(&pod, &stop_at(50), &seen, memory, &node(), at(21));
+        status.container_statuses.unwrap().remove(0).state.unwrap().running.is_some()
+    };
+    assert!(!runs(&memory));
+    memory.called_off(&post_start("a"));
+    assert!(runs(&memory));
+}
+
+#[test]
+fn a_start_that_failed_looks_for_its_images_anew() {
+    let mut memory = images(&["a", "b"]);
+    memory.images.insert("volume:v".into(), ("v:1".into(), ImageKnown::Present("sha256:v".into())));
+    let start = Action::StartContainer {
+        container: "a".into(),
+        sandbox_id: "s0".into(),
+        restart_count: 0,
+        image_ref: "x".into(),
+        target: None,
+        post_start: false,
+        crash: None,
+    };
+    memory.ended(&start, &Err(failure()), at(10));
+    assert_eq!(memory.images.keys().collect::<Vec<_>>(), ["b"]);
+}

@@ -99,7 +99,7 @@ fn a_failed_init_container_takes_the_sidecars_before_it_along() {
     let pod = pod("Never", &["s", "i"], &["a"]);
     let seen = in_sandbox(vec![container("s", "s0", 0, running()), container("i", "s0", 0, exited(1, 20))]);
     run(&pod, &seen, &Memory::default(), 20, "kill s0 30s");
-    assert_eq!(status_of(&pod, &seen).phase.as_deref(), Some("Failed"));
+    assert_eq!(status_of(&pod, &seen).phase.as_deref(), Some("Pending"));
 }
 
 #[test]
@@ -187,4 +187,15 @@ fn a_pod_is_between_two_runs_if_one_of_its_containers_is() {
     assert_eq!(status_of(&pod, &ended).phase.as_deref(), Some("Failed"));
     pod.spec.as_mut().unwrap().containers[0].restart_policy = Some("Always".into());
     assert_eq!(status_of(&pod, &ended).phase.as_deref(), Some("Running"));
+}
+
+#[test]
+fn a_pod_has_not_ended_while_a_sidecar_of_it_runs() {
+    let mut pod = pod("Never", &["s", "i"], &["a"]);
+    let goes_on = in_sandbox(vec![container("s", "s0", 0, running()), container("i", "s0", 0, exited(1, 20))]);
+    let told = status_of(&pod, &goes_on);
+    assert_eq!(told.phase.as_deref(), Some("Pending"));
+    pod.status = Some(told);
+    let ended = in_sandbox(vec![container("s", "s0", 0, exited(0, 21)), container("i", "s0", 0, exited(1, 20))]);
+    assert_eq!(status_of(&pod, &ended).phase.as_deref(), Some("Failed"));
 }
