@@ -251,9 +251,9 @@ fn ids_of_the_pods_own_are_those_of_sandbox_container_and_volumes() {
 fn a_sandbox_has_the_pods_name_ports_and_labels() {
     let ports = json!([{"containerPort": 80, "hostPort": 8080, "hostIP": "127.0.0.1"}, {"containerPort": 81},
         {"containerPort": 53, "hostPort": 53, "protocol": "UDP"}]);
-    let mut pod = pod(json!({"ports": ports}), json!({"hostname": "h"}));
+    let mut pod = pod(json!({"ports": ports}), json!({}));
     pod.metadata.labels = Some([("app".to_owned(), "x".to_owned())].into());
-    let prepared = Prepared { cgroup_parent: "/kubepods/podu".into(), ..Prepared::default() };
+    let prepared = Prepared { cgroup_parent: "/kubepods/podu".into(), hostname: "h".into(), ..Prepared::default() };
     let config = sandbox::config(&pod, 3, &prepared, &settings());
     assert_eq!(config.hostname, "h");
     assert_eq!(config.log_directory, "/var/log/pods/n_p_u");
