@@ -27,6 +27,9 @@ use crate::{
     worker::{Lookup, names::POD_UID},
 };
 
+/// How often it is asked whether all pods are known, at the start.
+const SOON: Duration = Duration::from_millis(500);
+
 /// Who collects images, and dead containers when disk is short.
 pub(crate) struct Collector {
     pub(crate) images: Arc<dyn ImageService>,
@@ -58,6 +61,10 @@ impl Collector {
     }
 
     async fn round(&self) -> Result<(), String> {
+        // Images of pods that nobody has named yet would look as if nobody used them.
+        while !self.pods.is_complete() {
+            tokio::time::sleep(SOON).await;
+        }
         let now = Timestamp::now();
         let mut shelf = self.shelf.lock().await;
         let seen = self.look().await?;
@@ -82,6 +89,9 @@ impl Collector {
     /// Removes all that can go at once, for a node that is short of disk: what pods that have ended left in the runtime,
     /// and images that nobody uses.
     pub(crate) async fn remove_all(&self) {
+        if !self.pods.is_complete() {
+            return;
+        }
         self.remove_dead().await;
         let now = Timestamp::now();
         let mut shelf = self.shelf.lock().await;

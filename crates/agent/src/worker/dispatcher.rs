@@ -208,6 +208,7 @@ impl Core {
             Update::Synced(source) => {
                 if self.unsynced.remove(&source) && self.unsynced.is_empty() {
                     info!("all sources have told what they have");
+                    self.shared.table.completed();
                     self.relist.notify_one();
                 }
             }

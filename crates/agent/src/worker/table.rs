@@ -3,7 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use k8s_openapi::api::core::v1::Pod;
@@ -18,7 +21,10 @@ struct Row {
 
 /// By uid. Clones are the same table.
 #[derive(Clone, Default)]
-pub(super) struct Table(Arc<Mutex<BTreeMap<String, Row>>>);
+pub(super) struct Table {
+    rows: Arc<Mutex<BTreeMap<String, Row>>>,
+    complete: Arc<AtomicBool>,
+}
 
 impl Table {
     /// Takes in a newer object; its worker's status stays.
@@ -43,6 +49,15 @@ impl Table {
                 row.seen = seen.clone();
             }
         }
+    }
+
+    /// Every source has told all it has: who is not in the table is not on the node.
+    pub(super) fn completed(&self) {
+        self.complete.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Acquire)
     }
 
     pub(super) fn remove(&self, uid: &str) {
@@ -72,6 +87,6 @@ impl Table {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Row>> {
         // Nothing panics while it holds this; and a table that is whole is good whoever did.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

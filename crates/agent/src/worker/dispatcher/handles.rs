@@ -21,6 +21,11 @@ impl Lookup {
         self.table.all()
     }
 
+    /// Whether every source has told all it has: before that a pod may run that nobody has named yet.
+    pub fn is_complete(&self) -> bool {
+        self.table.is_complete()
+    }
+
     /// A pod by its name.
     pub fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
         self.table.find(namespace, name)
