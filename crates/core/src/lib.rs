@@ -11,6 +11,7 @@ pub mod field;
 pub mod invariants;
 pub mod names;
 pub mod pod;
+pub mod pull_secrets;
 pub mod qos;
 pub mod quantity;
 pub mod shutdown;

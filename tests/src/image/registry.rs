@@ -24,9 +24,22 @@ impl<'a> Registry<'a> {
     /// # Panics
     /// When docker-registry is not installed.
     pub fn start(node: &'a Node) -> Self {
+        Self::start_with(node, "")
+    }
+
+    /// As [`Registry::start`], for users only: lines of htpasswd(1), with bcrypt. Nothing can be pushed.
+    ///
+    /// # Panics
+    /// When docker-registry is not installed.
+    pub fn start_for(node: &'a Node, users: &str) -> Self {
+        let users = node.file("registry.users", users);
+        Self::start_with(node, &format!("auth:\n  htpasswd: {{realm: tests, path: {users}}}\n"))
+    }
+
+    fn start_with(node: &'a Node, more: &str) -> Self {
         let (data, address) = (node.path().join("registry"), Self::ADDRESS);
         let config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\nhttp:\n  addr: {address}\n",
+            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\nhttp:\n  addr: {address}\n{more}",
             data.display()
         );
         let config = node.file("registry.yml", &config);
@@ -35,7 +48,7 @@ impl<'a> Registry<'a> {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let registry = Self { node, child: child.expect("nsenter runs") };
         wait_for(SOON, "docker-registry (package docker-registry) answers", || {
-            let answer = node.enter(&["curl", "-fsS", &format!("http://{address}/v2/")]);
+            let answer = node.enter(&["curl", "-sS", &format!("http://{address}/v2/")]);
             if answer.code == 0 { Ok(()) } else { Err(answer.stderr) }
         });
         registry

@@ -50,7 +50,7 @@ pub(super) const POD: &[(&str, Verdict)] = &[
     ("spec.hostUsers", Honoured("isolation::a_pod_with_users_of_its_own_has_ids_that_nobody_else_has")),
     ("spec.hostname", Honoured("network::a_pod_resolves_names_as_its_node_and_knows_its_own")),
     ("spec.hostnameOverride", Honoured("names::a_pod_is_called_as_it_asks_to_be")),
-    ("spec.imagePullSecrets.*", Refused(LATER)),
+    ("spec.imagePullSecrets.*", Honoured("registries::a_pod_pulls_with_the_credentials_of_its_secrets")),
     ("spec.initContainers[].restartPolicy", Honoured("sidecars::a_sidecar_starts_first_and_ends_last")),
     ("spec.initContainers", Honoured("apply::init_containers_run_first_and_in_order")),
     ("spec.nodeName", Honoured("network::a_pod_of_another_node_is_left_to_that_node")),

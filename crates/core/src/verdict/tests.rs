@@ -72,7 +72,6 @@ fn the_rest_of_the_pod_api_is_refused_by_name() {
             json!({"ephemeralContainers": [{"name": "e", "ports": [{"containerPort": 1}]}]}),
             "ephemeralContainers[0].ports",
         ),
-        (json!({"imagePullSecrets": [{"name": "s"}]}), "imagePullSecrets"),
         (json!({"resources": {"limits": {"nvidia.com/gpu": "1"}}}), "resources.limits.nvidia.com/gpu"),
     ];
     for (spec, field) in in_spec {

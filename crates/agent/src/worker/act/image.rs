@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use podd_core::pod::{Failure, Outcome, PullPolicy};
+use podd_core::{
+    pod::{Failure, Outcome, PullPolicy},
+    pull_secrets::{Keyring, Login},
+};
 use podd_cri::v1;
 use tonic::{Code, Request, Status};
 
@@ -12,6 +15,7 @@ use crate::{events::Severity, worker::Services};
 
 /// The longest an image may take. The runtime gives up much earlier where nothing comes any more.
 const PULL_DEADLINE: Duration = Duration::from_secs(3600);
+const ERR_IMAGE_PULL: &str = "ErrImagePull";
 
 /// Asks the runtime whether it has an image.
 pub(super) async fn inspect(
@@ -72,8 +76,9 @@ pub(super) async fn pull(
         services.recorder.container(pod, container, severity, reason, message);
     };
     tell(Severity::Normal, "Pulling", format!("Pulling image \"{image}\""));
+    let logins = logins(services, pod, image).await;
     let asked = services.clock.now();
-    match pulls.pull(services, image).await {
+    match pulls.pull(services, image, logins).await {
         Ok(pulled) => {
             let whole = services.clock.now().duration_since(asked).as_millis();
             let message = format!(
@@ -102,16 +107,73 @@ pub(in crate::worker) struct Pulled {
     took: Duration,
 }
 
-/// One pull, alone.
-pub(in crate::worker) async fn pull_once(services: &Services, image: &str) -> Result<Pulled, Failure> {
+/// What the pod's Secrets hold for an image. Those that give nothing are told, and the pull is tried without them.
+async fn logins(services: &Services, pod: &Pod, image: &str) -> Vec<Login> {
+    let secrets = pod.spec.iter().flat_map(|spec| spec.image_pull_secrets.iter().flatten());
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+    let (mut keyring, mut missing) = (Keyring::default(), Vec::new());
+    // An empty name is no Secret's; the kubelet skips it, too.
+    for name in secrets.map(|secret| secret.name.as_str()).filter(|name| !name.is_empty()) {
+        match services.objects.secret(namespace, name).await {
+            Ok(Some(secret)) => {
+                if let Err(unusable) = keyring.add(&secret) {
+                    missing.push(format!("{name}: {unusable}"));
+                }
+            }
+            Ok(None) => missing.push(name.to_owned()),
+            Err(error) => {
+                tracing::warn!(secret = name, error = %error.source, "a secret for pulls could not be read");
+                missing.push(name.to_owned());
+            }
+        }
+    }
+    if !missing.is_empty() {
+        let message = format!(
+            "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+            missing.join(", ")
+        );
+        services.recorder.pod(pod, Severity::Warning, "FailedToRetrieveImagePullSecret", message);
+    }
+    keyring.of_image(image)
+}
+
+/// One pull, alone: with each of the credentials in turn, or without any.
+pub(in crate::worker) async fn pull_once(
+    services: &Services,
+    image: &str,
+    logins: &[Login],
+) -> Result<Pulled, Failure> {
+    let Some((last, others)) = logins.split_last() else { return pull_as(services, image, None).await };
+    let mut refusals: Vec<String> = Vec::new();
+    for login in others {
+        match pull_as(services, image, Some(login)).await {
+            Err(failure) if failure.reason == ERR_IMAGE_PULL => refusals.push(failure.message),
+            ended => return ended,
+        }
+    }
+    pull_as(services, image, Some(last)).await.map_err(|failure| {
+        if refusals.is_empty() || failure.reason != ERR_IMAGE_PULL {
+            return failure;
+        }
+        refusals.push(failure.message);
+        Failure { reason: failure.reason, message: format!("[{}]", refusals.join(", ")) }
+    })
+}
+
+async fn pull_as(services: &Services, image: &str, login: Option<&Login>) -> Result<Pulled, Failure> {
     let spec = v1::ImageSpec { image: image.to_owned(), ..Default::default() };
-    let request = v1::PullImageRequest { image: Some(spec), ..Default::default() };
+    let auth = login.map(|login| v1::AuthConfig {
+        username: login.username.clone(),
+        password: login.password.clone(),
+        ..Default::default()
+    });
+    let request = v1::PullImageRequest { image: Some(spec), auth, ..Default::default() };
     let began = tokio::time::Instant::now();
     let answer = match tokio::time::timeout(PULL_DEADLINE, services.images.pull_image(Request::new(request))).await {
         Ok(Ok(answer)) => answer.into_inner(),
         Ok(Err(status)) if status.code() == Code::InvalidArgument => return Err(invalid_name(image, &status)),
-        Ok(Err(status)) => return Err(failure("ErrImagePull", &status)),
-        Err(_) => return Err(Failure { reason: "ErrImagePull".into(), message: "the pull took too long".into() }),
+        Ok(Err(status)) => return Err(failure(ERR_IMAGE_PULL, &status)),
+        Err(_) => return Err(Failure { reason: ERR_IMAGE_PULL.into(), message: "the pull took too long".into() }),
     };
     let took = began.elapsed();
     // Only for the event: without it the size reads 0.
