@@ -19,17 +19,7 @@ pub(crate) struct Kernel {
 impl Kernel {
     /// Downloads the kernel's package, the first time.
     pub(crate) fn find() -> Result<Kernel> {
-        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guest-kernel");
-        fs::create_dir_all(&cache)?;
-        // Tests are processes of their own, and only one may download.
-        let lock = File::create(cache.join("lock"))?;
-        lock.lock()?;
-        let package = package()?;
-        let unpacked = cache.join(&package);
-        if !unpacked.exists() {
-            download(&package, &cache, &unpacked)
-                .with_context(|| format!("download and unpack {package}, which the guest boots"))?;
-        }
+        let unpacked = unpacked(&package()?)?;
         let image = first(&unpacked.join("boot"), |name| name.starts_with("vmlinuz-"))?;
         let release = first(&unpacked.join("lib/modules"), |_| true)?;
         let mut modules = BTreeMap::new();
@@ -60,6 +50,21 @@ impl Kernel {
         order.push(path.clone());
         Ok(())
     }
+}
+
+/// The tree of one of Debian's packages, which is downloaded the first time, and not installed.
+pub(crate) fn unpacked(package: &str) -> Result<PathBuf> {
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guest-kernel");
+    fs::create_dir_all(&cache)?;
+    // Tests are processes of their own, and only one may download.
+    let lock = File::create(cache.join("lock"))?;
+    lock.lock()?;
+    let unpacked = cache.join(package);
+    if !unpacked.exists() {
+        download(package, &cache, &unpacked)
+            .with_context(|| format!("download and unpack {package}, which the guest needs"))?;
+    }
+    Ok(unpacked)
 }
 
 /// The package that [`PACKAGE`] stands for now.

@@ -1,4 +1,4 @@
-//! What needs cgroup v2 alone, in a guest that has it: QEMU boots Debian's kernel into a shell script that runs the
+//! What needs cgroup v2 alone or AppArmor, in a guest that has them: QEMU boots Debian's kernel into a shell script that runs the
 //! test programs of this work tree (`docs/testing.md`).
 
 #[path = "../guest/initramfs.rs"]
@@ -102,6 +102,21 @@ fn pods_are_slices_and_scopes_of_a_systemd() -> Result<()> {
         "systemd",
         "until timeout 3 busctl status org.freedesktop.systemd1 > /dev/null 2>&1; do sleep 0.1; done
         /tests/systemd --include-ignored --test-threads 1",
+    );
+    check(&guest.run()?)
+}
+
+#[test]
+fn containers_are_confined_by_apparmor_profiles() -> Result<()> {
+    let mut guest = Guest::new()?;
+    MODULES.iter().for_each(|name| guest.module(name));
+    let parser = kernel::unpacked("apparmor")?.join("sbin/apparmor_parser");
+    guest.files().program(&parser, "/bin/apparmor_parser")?;
+    let program = programs::black_box("apparmor")?;
+    guest.files().program(&program.path, "/tests/apparmor")?;
+    guest.job(
+        "apparmor",
+        "mount -t securityfs securityfs /sys/kernel/security && /tests/apparmor --include-ignored --test-threads 1",
     );
     check(&guest.run()?)
 }

@@ -99,7 +99,7 @@ pub fn permit(pod: &Pod, rules: &Rules) -> Result<(), Refusal> {
     let begun = pod.status.as_ref().and_then(|status| status.phase.as_deref()).is_some_and(|phase| phase != "Pending");
     if !begun && wants_apparmor(spec) {
         let why = match rules.apparmor {
-            true => "podd applies no AppArmor profiles",
+            true => "the agent hands no AppArmor profiles on",
             false => "AppArmor is not enabled on the host",
         };
         return Err(Refusal { reason: "AppArmor".into(), message: format!("Cannot enforce AppArmor: {why}") });

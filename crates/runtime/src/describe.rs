@@ -115,6 +115,7 @@ impl Engine {
                     "user": { "uid": user.uid, "gid": user.gid, "additionalGids": user.groups },
                     "cwd": meta.exec.cwd,
                     "noNewPrivileges": meta.exec.no_new_privileges,
+                    "apparmorProfile": meta.exec.apparmor.clone().unwrap_or_default(),
                     "oomScoreAdj": meta.exec.oom_score_adj,
                     "capabilities": {
                         "bounding": names(capabilities.bounding),

@@ -68,6 +68,7 @@ fn any_message_is_a_plan_or_refused() {
             hook_files: &[],
             log_limits: crate::LogLimits::default(),
             seccomp: None,
+            apparmor: None,
             kernel: (6, 18),
             selinux: false,
             target: None,

@@ -15,6 +15,7 @@
 //! What is not here: when a container should run, and again (that is the agent's), and what happens between `clone` and
 //! `exec` (that is the shim's).
 
+mod apparmor;
 mod cdi;
 mod clock;
 mod config;

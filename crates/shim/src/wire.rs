@@ -31,8 +31,8 @@ pub use spec::{
     Namespaces, PidNamespace, Process, Rlimit, SandboxSpec, Scope, Seccomp, Stdio, UserNamespace, UserSpec, WindowSize,
 };
 
-/// The version this build speaks.
-pub const VERSION: u32 = 1;
+/// The version this build speaks. The second has [`Process::apparmor`], which a shim of the first would pass over.
+pub const VERSION: u32 = 2;
 
 /// The oldest version this build still speaks.
 pub const OLDEST: u32 = 1;

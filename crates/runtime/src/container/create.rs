@@ -13,6 +13,7 @@ use podd_shim::wire::{CgroupSpec, ContainerSpec, Created, Request, Response};
 
 use super::plan::{self, Plan, Source};
 use super::{Container, devices, limits, propagation};
+use crate::apparmor;
 use crate::cdi;
 use crate::clock::now;
 use crate::engine::{Engine, blocking, new_id};
@@ -76,6 +77,8 @@ impl Engine {
 
     /// Plans the container, and takes hold of the images that it is made of; nothing else has happened then.
     fn plan_container(&self, sandbox: &Arc<Sandbox>, config: &ContainerConfig) -> Result<(Plan, Vec<Lease>)> {
+        let profile = plan::apparmor_profile(config)?;
+        profile.as_deref().map_or(Ok(()), apparmor::verify)?;
         let image = config.image.as_ref().map(|spec| spec.image.as_str()).unwrap_or_default();
         let (image, lease) = self.images.acquire(image).map_err(crate::images::refused)?;
         let (volumes, mut leases) = self.volumes(&config.mounts)?;
@@ -107,6 +110,7 @@ impl Engine {
             hook_files: &hook_files,
             log_limits: self.config.log_limits,
             seccomp: plan::seccomp_file(config)?.map(|path| seccomp::read(&path)).transpose()?,
+            apparmor: profile,
             selinux: Path::new("/sys/fs/selinux/enforce").exists(),
             target: target.as_ref().map(|target| target.id()),
             kernel: seccomp::version(&rustix::system::uname().release().to_string_lossy()).unwrap_or_default(),
@@ -198,6 +202,7 @@ impl Engine {
         limits: Limits,
     ) -> Result<Created> {
         let Plan { spec, sources, meta, .. } = plan;
+        apparmor::verify_shim(spec.process.apparmor.as_deref(), shim.client.version())?;
         let group = self.cgroups.group(&container.meta.cgroup).context(|| "name the container's cgroup")?;
         let paths = self.paths.container(container.id());
         let spec = blocking(move || -> Result<ContainerSpec> {

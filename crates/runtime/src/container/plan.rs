@@ -28,7 +28,7 @@ use crate::signals;
 use crate::systemd::leaf;
 
 pub(crate) use mounts::Source;
-pub(crate) use security::seccomp_file;
+pub(crate) use security::{apparmor_profile, seccomp_file};
 
 /// What planning needs to know of the world.
 pub(crate) struct Context<'a> {
@@ -56,6 +56,8 @@ pub(crate) struct Context<'a> {
     pub(crate) seccomp: Option<Profile>,
     /// This machine's version and patch level.
     pub(crate) kernel: (u32, u32),
+    /// What [`apparmor_profile`] names, where the kernel knows it.
+    pub(crate) apparmor: Option<String>,
     /// This machine has SELinux.
     pub(crate) selinux: bool,
     /// The container whose processes the new one joins, by its whole id.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use podd_shim::wire::{
@@ -42,6 +42,8 @@ pub(crate) struct Client {
     /// Held for the length of one frame, so that frames do not mix. The awaits under it are for the socket alone.
     writing: tokio::sync::Mutex<()>,
     waiting: Mutex<Waiting>,
+    /// What both sides speak, from the welcome on.
+    version: OnceLock<u32>,
 }
 
 impl Client {
@@ -56,13 +58,22 @@ impl Client {
             socket,
             writing: tokio::sync::Mutex::new(()),
             waiting: Mutex::new(Some((HashMap::new(), 0))),
+            version: OnceLock::new(),
         });
         let (sender, events) = mpsc::channel(EVENTS);
         tokio::spawn(read(Arc::clone(&client), sender));
         match client.call(Request::Hello { version: VERSION, oldest: OLDEST }).await? {
-            Response::Welcome(welcome) => Ok((client, welcome, events)),
+            Response::Welcome(welcome) => {
+                client.version.get_or_init(|| welcome.version);
+                Ok((client, welcome, events))
+            }
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// The version of the protocol that this connection speaks.
+    pub(crate) fn version(&self) -> u32 {
+        self.version.get().copied().unwrap_or(OLDEST)
     }
 
     /// A call without descriptors.

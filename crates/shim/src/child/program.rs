@@ -7,10 +7,14 @@ use std::path::Path;
 
 use podd_shim::wire::{Process, Seccomp, ShimError, ShimErrorKind};
 use podd_sys::seccomp::{Instruction, default_profile, install};
+use rustix::fs::{CWD, Mode, OFlags, PROC_SUPER_MAGIC, fstatfs, openat};
 use rustix::io::Errno;
 
 use super::privileges::Privileges;
 use crate::fault::{Outcome, Stage, refuse, system};
+
+/// Where a process says which AppArmor profile its next exec takes on; the second is what kernels before 5.8 have.
+const APPARMOR: [&str; 2] = ["/proc/self/attr/apparmor/exec", "/proc/self/attr/exec"];
 
 /// A program ready to be exec'd: everything that can be prepared before the filter is.
 pub(super) struct Program {
@@ -18,6 +22,7 @@ pub(super) struct Program {
     args: Vec<CString>,
     env: Vec<CString>,
     filter: Option<(Vec<Instruction>, u32)>,
+    apparmor: Option<String>,
     no_new_privileges: bool,
     privileges: Privileges,
 }
@@ -41,6 +46,7 @@ impl Program {
             args: strings(&process.args)?,
             env: strings(&env)?,
             filter,
+            apparmor: process.apparmor.clone(),
             no_new_privileges: process.no_new_privileges,
             privileges,
         })
@@ -48,6 +54,9 @@ impl Program {
 
     /// Becomes the program.
     pub(super) fn exec(&self) -> Outcome<Infallible> {
+        if let Some(profile) = &self.apparmor {
+            confine(profile)?;
+        }
         if self.no_new_privileges {
             rustix::thread::set_no_new_privs(true).stage("set no_new_privs")?;
             self.privileges.settle()?;
@@ -79,6 +88,21 @@ impl Program {
             None => Ok(()),
         }
     }
+}
+
+/// Has the next exec take on an AppArmor profile.
+fn confine(profile: &str) -> Outcome<()> {
+    let stage = "apply AppArmor profile";
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let opened = APPARMOR.iter().map(|path| openat(CWD, *path, flags, Mode::empty()));
+    let file = opened.reduce(Result::or).expect("there are two").on(stage, Path::new(APPARMOR[0]))?;
+    // What is mounted over /proc would take the name, and confine nothing.
+    if fstatfs(&file).stage(stage)?.f_type != PROC_SUPER_MAGIC {
+        return Err(refuse(ShimErrorKind::Invalid, stage, "something else is mounted over /proc"));
+    }
+    let wish = format!("exec {profile}");
+    // The kernel takes the whole name in one call, or none of it.
+    rustix::io::write(&file, wish.as_bytes()).on(stage, Path::new(profile)).map(|_whole| ())
 }
 
 fn exec_error(path: &CString, error: &io::Error) -> ShimError {

@@ -173,6 +173,9 @@ pub struct Process {
     /// System call filter.
     #[serde(default)]
     pub seccomp: Seccomp,
+    /// The AppArmor profile that confines it, by the kernel's name for it.
+    #[serde(default)]
+    pub apparmor: Option<String>,
     /// Resource limits, set before privileges go.
     #[serde(default)]
     pub rlimits: Vec<Rlimit>,

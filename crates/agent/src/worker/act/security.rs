@@ -92,7 +92,7 @@ pub(super) fn verify_no_apparmor(container: &Container) -> Result<(), String> {
     let context = container.security_context.as_ref();
     match context.and_then(|context| context.app_armor_profile.as_ref()) {
         Some(profile) if profile.type_ != "Unconfined" => {
-            Err("Cannot enforce AppArmor: podd applies no AppArmor profiles".to_owned())
+            Err("Cannot enforce AppArmor: the agent hands no AppArmor profiles on".to_owned())
         }
         _ => Ok(()),
     }

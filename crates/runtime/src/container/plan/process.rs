@@ -32,6 +32,7 @@ pub(super) fn plan(
         capabilities,
         no_new_privileges: security.no_new_privs,
         seccomp: security::profiles(security, context.seccomp.as_ref(), &conditions, context.selinux)?,
+        apparmor: context.apparmor.clone(),
         rlimits: Vec::new(),
         oom_score_adj: Some(
             i32::try_from(oom_score_adj)

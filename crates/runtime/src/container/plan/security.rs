@@ -42,7 +42,7 @@ fn mask(names: &[String]) -> Result<u64> {
     })
 }
 
-/// The seccomp profile; AppArmor and SELinux are refused where they are asked for.
+/// The seccomp profile; SELinux is refused where it is asked for.
 /// `profile` is what [`seccomp_file`] names.
 pub(super) fn profiles(
     security: &LinuxContainerSecurityContext,
@@ -59,10 +59,6 @@ pub(super) fn profiles(
         if has_selinux && parts.iter().any(|part| !part.is_empty()) {
             return Err(CriError::Unsupported("selinux_options: SELinux is not implemented".into()));
         }
-    }
-    let old = security_profile_of_path("apparmor_profile", old_apparmor(security))?;
-    if let (ProfileType::Localhost, name) = either(security.apparmor.as_ref(), old) {
-        return Err(CriError::Unsupported(format!("apparmor profile {name:?}: AppArmor is not implemented")));
     }
     if security.privileged {
         return Ok(Seccomp::Unconfined);
@@ -95,6 +91,21 @@ pub(crate) fn seccomp_file(config: &ContainerConfig) -> Result<Option<String>> {
         (ProfileType::Localhost, path) if !security.privileged => Ok(Some(path)),
         _ => Ok(None),
     }
+}
+
+/// The AppArmor profile that the container is to be confined by; a privileged one too, if its maker names one. The names come
+/// as the kubelet writes them, with and without `localhost/`.
+pub(crate) fn apparmor_profile(config: &ContainerConfig) -> Result<Option<String>> {
+    let Some(security) = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref()) else {
+        return Ok(None);
+    };
+    let old = security_profile_of_path("apparmor_profile", old_apparmor(security))?;
+    let (ProfileType::Localhost, name) = either(security.apparmor.as_ref(), old) else { return Ok(None) };
+    let name = name.strip_prefix("localhost/").unwrap_or(&name);
+    if name.is_empty() || name.contains(['\0', '\n']) {
+        return Err(CriError::invalid(format!("apparmor profile {name:?} is no name")));
+    }
+    Ok(Some(name.to_owned()))
 }
 
 /// `s0`, `s0-s1`, `s0:c1.c3,c7`; nothing is a level too.
@@ -157,6 +168,32 @@ mod tests {
         }
         for level in ["s", "s10", "s0-s1-s2", "c1", "s0:", "s0:c", "s0:c1,", "s0:c1.c2.c3", "s0:c12345", "s0:c1:c2"] {
             assert!(!is_level(level), "{level}");
+        }
+    }
+
+    #[test]
+    fn the_new_field_names_the_apparmor_profile_before_the_old_one() {
+        let named = |new: Option<(ProfileType, &str)>, old: &str| {
+            #[allow(deprecated, reason = "old callers still set it")]
+            let security = LinuxContainerSecurityContext {
+                apparmor: new
+                    .map(|(kind, name)| SecurityProfile { profile_type: kind as i32, localhost_ref: name.into() }),
+                apparmor_profile: old.into(),
+                ..Default::default()
+            };
+            let linux = podd_cri::v1::LinuxContainerConfig { security_context: Some(security), ..Default::default() };
+            apparmor_profile(&ContainerConfig { linux: Some(linux), ..Default::default() })
+        };
+        let name = |name: &str| Some(name.to_owned());
+        assert_eq!(named(None, "").unwrap(), None);
+        assert_eq!(named(None, "localhost/a").unwrap(), name("a"));
+        assert_eq!(named(None, "unconfined").unwrap(), None);
+        assert_eq!(named(Some((ProfileType::Localhost, "b")), "localhost/a").unwrap(), name("b"));
+        assert_eq!(named(Some((ProfileType::Localhost, "localhost/b")), "").unwrap(), name("b"));
+        assert_eq!(named(Some((ProfileType::Unconfined, "")), "localhost/a").unwrap(), None);
+        assert_eq!(named(Some((ProfileType::RuntimeDefault, "")), "").unwrap(), None);
+        for wrong in [named(Some((ProfileType::Localhost, "")), ""), named(None, "b"), named(None, "localhost/a\nb")] {
+            assert!(wrong.is_err(), "{wrong:?}");
         }
     }
 
