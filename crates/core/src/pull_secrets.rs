@@ -1,6 +1,6 @@
 //! The credentials that a pod brings for its images: what its `imagePullSecrets` hold, and which of it is for an image.
 //!
-//! The rules are those of the kubelet (`pkg/credentialprovider/keyring.go` of Kubernetes 1.36). An entry is called by a
+//! The rules follow the kubelet (Kubernetes, `pkg/credentialprovider/keyring.go`; of patterns only `*`). An entry is called by a
 //! host, with a port and a path if need be; parts of the host may be patterns (`*.r.io`), and a path counts for all that
 //! begins with it. All entries that fit are tried, those that sort last first, so that the longer of two paths is before the
 //! shorter.

@@ -241,10 +241,15 @@ async fn discovery_tells_every_kind_in_both_forms() {
         let within = served.get(&format!("{NAMESPACES}/default/{}", resource.name)).await.code;
         assert_eq!(within, if resource.namespaced { 200 } else { 404 }, "{}", resource.name);
     }
-    for stream in ["pods/attach", "pods/ephemeralcontainers", "pods/exec", "pods/portforward"] {
-        let verbs =
-            list.resources.iter().find(|resource| resource.name == stream).map(|resource| resource.verbs.join(" "));
-        assert_eq!(verbs.as_deref(), Some("create get"), "{stream}");
+    for (subresource, wanted) in [
+        ("pods/attach", "create get"),
+        ("pods/ephemeralcontainers", "get patch update"),
+        ("pods/exec", "create get"),
+        ("pods/portforward", "create get"),
+    ] {
+        let mut resources = list.resources.iter();
+        let found = resources.find(|resource| resource.name == subresource);
+        assert_eq!(found.map(|resource| resource.verbs.join(" ")).as_deref(), Some(wanted), "{subresource}");
     }
     let pods = list.resources.iter().find(|resource| resource.name == "pods").expect("pods");
     assert_eq!(pods.short_names.as_deref(), Some(&["po".to_owned()][..]));
