@@ -5,7 +5,7 @@ cd /
 for job in /jobs/*; do
     name=${job##*/}
     echo "@guest begin $name"
-    timeout -s KILL 90 sh "$job"
+    timeout -s KILL 150 sh "$job"
     echo "@guest end $name $?"
 done
 reboot -f
