@@ -268,7 +268,7 @@ async fn discovery_tells_every_kind_in_both_forms() {
         let (_, pod) = core.recommended_kind("Pod").expect("pods");
         let mut parts: Vec<&str> = pod.subresources.iter().map(|(of, _)| of.plural.as_str()).collect();
         parts.sort_unstable();
-        assert_eq!(parts.len(), 5, "{parts:?}");
+        assert_eq!(parts.len(), 6, "{parts:?}");
         assert!(pod.supports_operation("deletecollection"));
     }
     for missing in ["/api/v2", "/apis/apps", "/apis/apps/v1", "/nonsense", "/api/v1/deployments"] {
