@@ -22,6 +22,7 @@ test: packages lint build
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path tests/schema/Cargo.toml --check
+	$(CARGO) metadata --locked --format-version 1 --manifest-path tests/schema/Cargo.toml >/dev/null
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
 build:
