@@ -1,5 +1,6 @@
 //! The manifests of `manifests/{course,postgres,proxy}`, applied unchanged, with images of Debian's and PyPI's packages.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -11,31 +12,25 @@ fn manifest(name: &str) -> String {
     directory.join(name).to_str().expect("a plain path").to_owned()
 }
 
-/// An agent that has these images.
+/// An agent that has these images, loaded by the script that a person would run.
 fn with_images(images: &[&str]) -> Node {
     let mut node = Node::new();
     node.start_agent();
+    // The script runs outside the node, which has no way to the world; its podd is the node's.
+    let inside = node.command(podd_tests::program());
+    let mut script = "#!/bin/sh\n".to_owned();
+    for (name, value) in inside.get_envs().filter_map(|(name, value)| Some((name, value?))) {
+        script.push_str(&format!("export {}='{}'\n", name.display(), value.display()));
+    }
+    let words = [inside.get_program()].into_iter().chain(inside.get_args()).map(|word| format!("'{}'", word.display()));
+    script.push_str(&format!("exec {} \"$@\"\n", words.collect::<Vec<_>>().join(" ")));
+    let podd = node.file("podd", &script);
+    std::fs::set_permissions(&podd, std::fs::Permissions::from_mode(0o755)).expect("the file is ours");
     // Downloads are kept for the next run.
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("example-images");
-    for image in images {
-        let archive = node.path().join("image.tar");
-        // Outside the node, which has no way to the world.
-        let mut make = match *image {
-            "busybox" => {
-                let mut make = Command::new(manifest("images/busybox.sh"));
-                make.arg("docker.io/library/busybox:example");
-                make
-            }
-            _ => {
-                let mut make = Command::new(manifest("images/debian.sh"));
-                make.arg(manifest(&format!("images/{image}")));
-                make
-            }
-        };
-        let made = make.arg(&archive).env("PODD_IMAGE_CACHE", &cache).output().expect("the script runs");
-        assert!(made.status.success(), "{image}: {}", String::from_utf8_lossy(&made.stderr));
-        node.podd(&["load", "-i", archive.to_str().expect("a plain path")]).ok();
-    }
+    let mut load = Command::new(manifest("images/load.sh"));
+    let loaded = load.args(images).env("PODD", podd).env("PODD_IMAGE_CACHE", cache).output().expect("the script runs");
+    assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
     node
 }
 

@@ -130,17 +130,7 @@ impl Agent {
         let version = runtime.version(tonic::Request::new(v1::VersionRequest::default())).await;
         let version = version.map_err(Error::Runtime)?.into_inner();
         let machine = machine::read(&config.root).map_err(Error::Machine)?;
-        let allocatable = Allocatable {
-            milli_cpu: machine.milli_cpu - config.reserved_milli_cpu,
-            memory: machine.memory
-                - config.reserved_memory
-                - config.eviction.reserved(Signal::MemoryAvailable, machine.memory),
-            ephemeral_storage: machine.storage - config.eviction.reserved(Signal::NodefsAvailable, machine.storage),
-            pods: usize::try_from(config.max_pods).unwrap_or(usize::MAX),
-        };
-        if allocatable.memory <= 0 {
-            return Err(Error::NoMemory { memory: machine.memory });
-        }
+        let allocatable = allocatable(&config, &machine)?;
         let rules = Rules { sysctls: config.sysctls.clone(), apparmor: machine::has_apparmor() };
         let cgroups =
             PodCgroups::new(Hierarchy::detect(config.cgroup_root.trim_start_matches('/'))?, config.pod_pids_limit);
@@ -311,6 +301,18 @@ impl Agent {
         self.dispatcher.close().await;
         if left.is_empty() { Ok(()) } else { Err(Error::Leftovers(left.join("; "))) }
     }
+}
+
+/// What of the machine is for pods.
+fn allocatable(config: &Config, machine: &machine::Machine) -> Result<Allocatable, Error> {
+    let (memory, storage) = (machine.memory, machine.storage);
+    let allocatable = Allocatable {
+        milli_cpu: machine.milli_cpu - config.reserved_milli_cpu,
+        memory: memory - config.reserved_memory - config.eviction.reserved(Signal::MemoryAvailable, memory),
+        ephemeral_storage: storage - config.eviction.reserved(Signal::NodefsAvailable, storage),
+        pods: usize::try_from(config.max_pods).unwrap_or(usize::MAX),
+    };
+    if allocatable.memory <= 0 { Err(Error::NoMemory { memory }) } else { Ok(allocatable) }
 }
 
 /// Whether the runtime's own handler can make a mount read-only with all below it. One that does not answer cannot.

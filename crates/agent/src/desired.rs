@@ -75,6 +75,15 @@ impl Desired {
         (self.short, self.shutting_down) = (conditions, shutting_down);
     }
 
+    /// Whether the node takes new pods. One that has begun was taken when it did.
+    fn is_open_to(&self, pod: &Pod) -> Result<(), Refusal> {
+        match self.shutting_down {
+            _ if has_begun(pod) => Ok(()),
+            true => Err(shutdown::refusal()),
+            false => eviction::admit(pod, &self.short),
+        }
+    }
+
     /// Take in a change of a source.
     pub(crate) fn take(&mut self, source: Source, change: Change) -> Vec<Command> {
         match change {
@@ -140,11 +149,8 @@ impl Desired {
         }
         if !known {
             let others = self.pods().filter(|other| !self.refused.contains_key(uid(other))).map(Arc::as_ref);
-            // One that has begun was taken when there was enough.
-            let short = if has_begun(&pod) { &[][..] } else { &self.short };
-            let open = if self.shutting_down && !has_begun(&pod) { Err(shutdown::refusal()) } else { Ok(()) };
-            let verdict = open
-                .and_then(|()| eviction::admit(&pod, short))
+            let verdict = self
+                .is_open_to(&pod)
                 .and_then(|()| admission::permit(&pod, &self.rules))
                 .and_then(|()| admission::admit(&pod, others, &self.allocatable));
             if let Err(refusal) = verdict {

@@ -14,9 +14,9 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use podd_core::{
+    classes::is_critical,
     eviction::{
-        Condition, EVICTED, GRACE, Observations, PodUse, Pressure, Reclaim, has_limits, is_critical, message,
-        over_limit, rank,
+        Condition, EVICTED, GRACE, Observations, PodUse, Pressure, Reclaim, has_limits, message, over_limit, rank,
     },
     pod::{Ending, is_terminal, termination_grace},
 };

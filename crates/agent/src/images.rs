@@ -1,19 +1,13 @@
 //! The images of the node: every few minutes those that nobody uses go when their disk is too full, or when they were not
 //! used for too long; and at once when the node is short of disk.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use podd_core::{
     collection::{ImageSeen, Settings, Shelf},
-    eviction::Observed,
-    pod::is_terminal,
+    pod::{image_names, is_terminal},
 };
 use podd_cri::{ImageService, RuntimeService, v1};
 use tokio::sync::Mutex;
@@ -23,6 +17,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     events::{Recorder, Severity},
+    machine::disk,
     source::uid,
     worker::{Lookup, names::POD_UID},
 };
@@ -71,7 +66,8 @@ impl Collector {
         shelf.look(&seen, now);
         self.remove(&shelf.outdated(&seen, &self.settings, now), u64::MAX).await;
         let Some(place) = self.place().await else { return Ok(()) };
-        let disk = tokio::task::spawn_blocking(move || space(&place)).await.ok().flatten();
+        let disk = tokio::task::spawn_blocking(move || disk(&place)).await.ok().and_then(Result::ok);
+        let disk = disk.map(|(space, _)| space);
         let Some(wanted) = disk.and_then(|disk| self.settings.to_free(disk)) else { return Ok(()) };
         let wanted = u64::try_from(wanted).unwrap_or(0);
         let freed = self.remove(&shelf.unused(&seen, &self.settings, now), wanted).await;
@@ -111,31 +107,12 @@ impl Collector {
         first.fs_id.map(|id| PathBuf::from(id.mountpoint))
     }
 
-    /// What the runtime has, and what of it is used: by its containers, or by pods that have not ended.
     async fn look(&self) -> Result<Vec<ImageSeen>, String> {
-        let said = |status: tonic::Status| status.message().to_owned();
-        let mut used = BTreeSet::new();
         let pods = self.pods.pods();
-        for name in pods.iter().filter(|pod| !is_terminal(pod)).flat_map(|pod| images_of(pod)).collect::<BTreeSet<_>>()
-        {
-            let spec = v1::ImageSpec { image: name, ..Default::default() };
-            let status = v1::ImageStatusRequest { image: Some(spec), verbose: false };
-            // A name that means nothing to the runtime is no image of its.
-            let Ok(answer) = self.images.image_status(Request::new(status)).await else { continue };
-            used.extend(answer.into_inner().image.map(|image| image.id));
-        }
-        let containers = self.runtime.list_containers(Request::new(v1::ListContainersRequest { filter: None })).await;
-        for container in containers.map_err(said)?.into_inner().containers {
-            used.extend([container.image_id, container.image_ref]);
-        }
-        // After the containers: an image that came meanwhile is young.
-        let images = self.images.list_images(Request::new(v1::ListImagesRequest { filter: None })).await;
-        let seen = |image: v1::Image| {
-            let names = || image.repo_digests.iter().chain(&image.repo_tags).chain([&image.id]);
-            let used = names().any(|name| used.contains(name));
-            ImageSeen { id: image.id, size: image.size, pinned: image.pinned, used }
-        };
-        Ok(images.map_err(said)?.into_inner().images.into_iter().map(seen).collect())
+        let listed = images_in_use(self.images.as_ref(), self.runtime.as_ref(), pods.iter().map(Arc::as_ref)).await;
+        let seen =
+            |(image, used): (v1::Image, bool)| ImageSeen { id: image.id, size: image.size, pinned: image.pinned, used };
+        Ok(listed.map_err(|status| status.message().to_owned())?.into_iter().map(seen).collect())
     }
 
     /// Removes images one after another until so many bytes are free. Tells how many were freed.
@@ -178,16 +155,34 @@ impl Collector {
     }
 }
 
-/// The images that a pod names: of its containers and of its volumes.
-fn images_of(pod: &Pod) -> Vec<String> {
-    let Some(spec) = &pod.spec else { return Vec::new() };
-    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
-    let volumes = spec.volumes.iter().flatten().filter_map(|volume| volume.image.as_ref()?.reference.clone());
-    containers.filter_map(|container| container.image.clone()).chain(volumes).collect()
-}
-
-fn space(path: &Path) -> Option<Observed> {
-    let found = rustix::fs::statvfs(path).ok()?;
-    let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(found.f_frsize)).unwrap_or(i64::MAX);
-    Some(Observed { available: bytes(found.f_bavail), capacity: bytes(found.f_blocks) })
+/// The images of a runtime, each with whether somebody uses it: a container, or a pod that has not ended.
+///
+/// # Errors
+/// What the runtime says.
+pub async fn images_in_use(
+    images: &dyn ImageService,
+    runtime: &dyn RuntimeService,
+    pods: impl Iterator<Item = &Pod>,
+) -> Result<Vec<(v1::Image, bool)>, tonic::Status> {
+    let mut used = BTreeSet::new();
+    let named: BTreeSet<&str> = pods.filter(|pod| !is_terminal(pod)).flat_map(image_names).collect();
+    for name in named {
+        let spec = v1::ImageSpec { image: name.to_owned(), ..Default::default() };
+        let status = v1::ImageStatusRequest { image: Some(spec), verbose: false };
+        // A name that means nothing to the runtime is no image of its.
+        let Ok(answer) = images.image_status(Request::new(status)).await else { continue };
+        used.extend(answer.into_inner().image.map(|image| image.id));
+    }
+    let containers = runtime.list_containers(Request::new(v1::ListContainersRequest { filter: None })).await?;
+    for container in containers.into_inner().containers {
+        used.extend([container.image_id, container.image_ref]);
+    }
+    // After the containers: an image that came meanwhile is young.
+    let listed = images.list_images(Request::new(v1::ListImagesRequest { filter: None })).await?;
+    let with_use = |image: v1::Image| {
+        let names = || image.repo_digests.iter().chain(&image.repo_tags).chain([&image.id]);
+        let is_used = names().any(|name| used.contains(name));
+        (image, is_used)
+    };
+    Ok(listed.into_inner().images.into_iter().map(with_use).collect())
 }

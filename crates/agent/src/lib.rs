@@ -37,4 +37,5 @@ pub mod worker;
 
 pub use agent::{Agent, Error, Parts, StopPods};
 pub use config::Config;
+pub use images::images_in_use;
 pub use names::NameServer;

@@ -2,6 +2,8 @@
 
 use std::{fs, io, path::Path};
 
+use podd_core::eviction::Observed;
+
 /// The machine under the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Machine {
@@ -41,8 +43,16 @@ pub(crate) fn read(root: &Path) -> io::Result<Machine> {
 /// How much the file system of a directory holds, in bytes. A directory that is not there yet is as its parent.
 fn disk_size(path: &Path) -> io::Result<i64> {
     let there = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-    let found = rustix::fs::statvfs(there)?;
-    Ok(i64::try_from(found.f_blocks.saturating_mul(found.f_frsize)).unwrap_or(i64::MAX))
+    Ok(disk(there)?.0.capacity)
+}
+
+/// Bytes for everybody and inodes of a path's file system.
+pub(crate) fn disk(path: &Path) -> io::Result<(Observed, Observed)> {
+    let found = rustix::fs::statvfs(path)?;
+    let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let bytes = |blocks: u64| number(blocks.saturating_mul(found.f_frsize));
+    let space = Observed { available: bytes(found.f_bavail), capacity: bytes(found.f_blocks) };
+    Ok((space, Observed { available: number(found.f_ffree), capacity: number(found.f_files) }))
 }
 
 /// Whether AppArmor may confine programs.

@@ -48,7 +48,7 @@ pub fn is_mirror(pod: &Pod) -> bool {
 
 /// Whether a pod comes from a manifest of this node.
 pub fn is_static(pod: &Pod) -> bool {
-    !is_mirror(pod) && annotation_of(pod, annotation::SOURCE).is_some_and(|source| source != "api")
+    !is_mirror(pod) && podd_core::pod::is_static(pod)
 }
 
 /// `namespace/name`.

@@ -3,13 +3,17 @@
 //!
 //! Objects are JSON here, as the API has them. Errors say why the pod is forbidden, in the plugins' words.
 
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, Value};
 
-use crate::quantity::Quantity;
+use crate::{pod::is_static, quantity::Quantity};
 
+/// The class of what the node itself lives by.
+pub const NODE_CRITICAL: &str = "system-node-critical";
+/// The priority from which on a pod is critical.
+const CRITICAL: i32 = 2_000_000_000;
 /// The priority classes that are always there, with their values.
-pub const SYSTEM_PRIORITIES: [(&str, i32); 2] =
-    [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
+pub const SYSTEM_PRIORITIES: [(&str, i32); 2] = [("system-cluster-critical", CRITICAL), (NODE_CRITICAL, 2_000_001_000)];
 /// The highest value of a class that somebody made.
 pub const HIGHEST_PRIORITY: i32 = 1_000_000_000;
 /// What a class, and a pod without one, is silent of.
@@ -49,6 +53,18 @@ pub fn prioritise(spec: &mut Value, named: Option<&Value>, default: Option<&Valu
         spec["priorityClassName"] = default["metadata"]["name"].clone();
     }
     Ok(())
+}
+
+/// Whether a pod's priority is that of what a cluster lives by.
+#[must_use]
+pub fn has_critical_priority(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.priority).is_some_and(|priority| priority >= CRITICAL)
+}
+
+/// Whether the node gives up others first: static pods, and those of a critical priority.
+#[must_use]
+pub fn is_critical(pod: &Pod) -> bool {
+    is_static(pod) || has_critical_priority(pod)
 }
 
 /// Of several classes that are the default, the one with the lowest value.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as RawQuantity;
 
+use crate::classes::{NODE_CRITICAL, is_critical};
 use crate::pod::is_sidecar;
 use crate::quantity::Quantity;
 
@@ -23,9 +24,6 @@ pub const CPU_SHARES_MAX: i64 = 262_144;
 
 /// What a pod may say for itself.
 pub const OF_PODS: [&str; 2] = ["cpu", "memory"];
-
-/// The priority from which on a pod is critical.
-const SYSTEM_CRITICAL: i32 = 2_000_000_000;
 
 /// The class of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -207,15 +205,10 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> 
     }
 }
 
-/// Whether the pod has the class of what the node lives by, and is critical: static, or of the priority of that class.
+/// Whether the pod has the class of what the node lives by, and is critical.
 fn is_node_critical(pod: &Pod) -> bool {
-    let Some(spec) = pod.spec.as_ref().filter(|s| s.priority_class_name.as_deref() == Some("system-node-critical"))
-    else {
-        return false;
-    };
-    let annotations = pod.metadata.annotations.as_ref();
-    let source = annotations.and_then(|all| all.get("kubernetes.io/config.source"));
-    source.is_some_and(|source| source != "api") || spec.priority.is_some_and(|priority| priority >= SYSTEM_CRITICAL)
+    let class = pod.spec.as_ref().and_then(|spec| spec.priority_class_name.as_deref());
+    class == Some(NODE_CRITICAL) && is_critical(pod)
 }
 
 /// CPU shares for thousandths of a core.
@@ -230,7 +223,7 @@ pub fn quota(milli: i64) -> Option<i64> {
     (milli > 0).then(|| (milli.saturating_mul(CPU_PERIOD) / 1000).max(CPU_QUOTA_MIN))
 }
 
-fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
+pub(crate) fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
     spec.containers.iter().chain(spec.init_containers.iter().flatten())
 }
 

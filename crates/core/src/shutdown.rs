@@ -6,10 +6,10 @@ use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::pod::{Ending, Refusal, is_terminal, termination_grace};
-
-/// From this priority on a pod ends with the critical ones.
-const CRITICAL: i32 = 2_000_000_000;
+use crate::{
+    classes::has_critical_priority,
+    pod::{Ending, Refusal, is_terminal, termination_grace},
+};
 
 /// How long the machine waits for its pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,10 +32,8 @@ pub struct Group {
 /// The groups in their order. One that is empty, and takes no time, is left out.
 #[must_use]
 pub fn groups(pods: &[Arc<Pod>], periods: &Periods) -> Vec<Group> {
-    let is_critical =
-        |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.priority).is_some_and(|priority| priority >= CRITICAL);
     let live = pods.iter().filter(|pod| !is_terminal(pod)).cloned();
-    let (critical, others): (Vec<_>, Vec<_>) = live.partition(|pod| is_critical(pod));
+    let (critical, others): (Vec<_>, Vec<_>) = live.partition(|pod| has_critical_priority(pod));
     let first = Group { pods: others, period: periods.total.saturating_sub(periods.critical) };
     let second = Group { pods: critical, period: periods.critical };
     [first, second].into_iter().filter(|group| !group.pods.is_empty()).collect()
@@ -79,7 +77,7 @@ mod tests {
     fn critical_pods_end_last_and_nobody_has_more_than_its_group() {
         let pods = [
             pod("db", 0, 100, "Running"),
-            pod("dns", CRITICAL, 30, "Running"),
+            pod("dns", 2_000_000_000, 30, "Running"),
             pod("web", 5, 7, "Pending"),
             pod("job", 0, 30, "Succeeded"),
         ];

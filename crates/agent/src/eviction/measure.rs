@@ -1,12 +1,7 @@
 //! What pods hold: writable layers as the runtime counts them, logs and emptyDirs as they lie on disk. Files are walked on
 //! tokio's blocking threads.
 
-use std::{
-    collections::BTreeMap,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, os::unix::fs::MetadataExt, path::Path, sync::Arc};
 
 use k8s_openapi::api::core::v1::Pod;
 use podd_core::eviction::{ContainerUse, LocalUsage, PodUse, VolumeUsage};
@@ -33,7 +28,7 @@ pub(super) async fn local(
     let request = v1::ListContainerStatsRequest { filter: Some(filter) };
     let answer = runtime.list_container_stats(tonic::Request::new(request)).await;
     let listed = answer.map_err(|status| status.message().to_owned())?.into_inner().stats;
-    let logs = log_directory(log_root, pod);
+    let logs = identity(pod).log_directory(log_root);
     let logged = tokio::task::spawn_blocking(move || logged(&logs)).await.map_err(|error| chain(&error))?;
     let volumes = resources.usage(pod.clone()).await.map_err(|error| chain(&error))?;
 
@@ -71,7 +66,7 @@ pub(super) async fn uses(
     }
     for pod in pods.iter().filter(|_| disk) {
         let Some(used) = uses.get_mut(uid(pod)) else { continue };
-        let logs = log_directory(log_root, pod);
+        let logs = identity(pod).log_directory(log_root);
         for (container, bytes) in tokio::task::spawn_blocking(move || logged(&logs)).await.unwrap_or_default() {
             used.disk += bytes;
             used.containers.entry(container).or_default().disk += bytes;
@@ -103,11 +98,6 @@ fn of_sandbox(stats: v1::LinuxPodSandboxStats) -> PodUse {
         used.containers.insert(name.unwrap_or_default(), one);
     }
     used
-}
-
-fn log_directory(log_root: &Path, pod: &Pod) -> PathBuf {
-    let identity = identity(pod);
-    log_root.join(format!("{}_{}_{}", identity.namespace, identity.name, identity.uid))
 }
 
 /// Bytes of the logs of each container in a pod's directory: those of runs that are over and those that were rotated away

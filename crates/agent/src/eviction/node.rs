@@ -1,8 +1,10 @@
 //! What is left of the node's memory, disk and process ids, as the kubelet counts it.
 
-use std::{io, path::Path};
+use std::path::Path;
 
 use podd_core::eviction::{Condition, Observations, Observed, Signal};
+
+use crate::machine::disk;
 
 /// Measures all signals; what cannot be measured is left out. `root` lies on the node's file system, `images` on that of
 /// images. Blocking, but short.
@@ -30,15 +32,6 @@ pub(super) fn observe(root: &Path, images: &Path) -> Observations {
         found.insert(Signal::PidAvailable, Observed { available: capacity - tasks, capacity });
     }
     found
-}
-
-/// Space for everybody and inodes of a file system.
-fn disk(path: &Path) -> io::Result<(Observed, Observed)> {
-    let found = rustix::fs::statvfs(path)?;
-    let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    let bytes = |blocks: u64| number(blocks.saturating_mul(found.f_frsize));
-    let space = Observed { available: bytes(found.f_bavail), capacity: bytes(found.f_blocks) };
-    Ok((space, Observed { available: number(found.f_ffree), capacity: number(found.f_files) }))
 }
 
 /// All memory without the working set: free pages, and those of files that nobody has used lately.

@@ -1,11 +1,12 @@
 //! The labels and annotations by which sandboxes and containers are known again, in the kubelet's words, and the paths
 //! of logs.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use k8s_openapi::api::core::v1::Pod;
-
-use super::services::Settings;
 
 /// Label: name of the pod.
 pub(crate) const POD_NAME: &str = "io.kubernetes.pod.name";
@@ -53,8 +54,8 @@ impl Identity<'_> {
     }
 
     /// Directory of the pod's logs: `<root>/<namespace>_<name>_<uid>`.
-    pub(crate) fn log_directory(&self, settings: &Settings) -> std::path::PathBuf {
-        settings.log_root.join(format!("{}_{}_{}", self.namespace, self.name, self.uid))
+    pub(crate) fn log_directory(&self, log_root: &Path) -> PathBuf {
+        log_root.join(format!("{}_{}_{}", self.namespace, self.name, self.uid))
     }
 }
 

@@ -154,7 +154,7 @@ fn next_by_logs(services: &Services, identity: Identity<'_>, pod: &Pod, seen: &O
     if lacking.is_empty() {
         return BTreeMap::new();
     }
-    let directory = identity.log_directory(&services.settings);
+    let directory = identity.log_directory(&services.settings.log_root);
     if !directory.is_dir() {
         return BTreeMap::new();
     }

@@ -1,5 +1,6 @@
 //! Image pulls of all workers: one pull per image and credentials at a time, however many pods wait for it, and a bound on
-//! pulls side by side. Other credentials are another pull: a pod gets what its own open. A pull that nobody waits for any more is dropped.
+//! pulls side by side. Other credentials are another pull: a pod gets what its own open. A pull that nobody waits for any
+//! more is dropped.
 
 use std::{
     collections::HashMap,

@@ -81,8 +81,7 @@ fn container(pod: &Pod, usage: &LocalUsage) -> Option<String> {
 }
 
 fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
-    let spec = pod.spec.iter();
-    spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers))
+    pod.spec.iter().flat_map(qos::containers)
 }
 
 fn limit(container: &Container) -> Option<&RawQuantity> {

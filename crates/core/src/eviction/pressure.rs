@@ -5,11 +5,9 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{
-    is_critical,
-    threshold::{Condition, Settings, Signal, Threshold},
-};
+use super::threshold::{Condition, Settings, Signal, Threshold};
 use crate::{
+    classes::is_critical,
     pod::Refusal,
     qos::{self, Class},
 };

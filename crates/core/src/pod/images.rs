@@ -1,7 +1,7 @@
 //! The images that a container waits for: its own, and those of the image volumes that it mounts. Each is looked for, or
 //! pulled, by itself; the memory keeps them by a key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Container, Pod, Volume};
 
@@ -51,6 +51,12 @@ pub(super) fn of_pod(pod: &Pod) -> BTreeMap<String, &str> {
     let containers = members(pod).into_iter().map(|member| (member.name().to_owned(), member.image()));
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).filter_map(of_volume);
     containers.chain(volumes.map(|wanted| (wanted.key, wanted.image))).collect()
+}
+
+/// The names of all images that a pod asks for: of its containers, ephemeral ones too, and of its volumes.
+#[must_use]
+pub fn image_names(pod: &Pod) -> BTreeSet<&str> {
+    of_pod(pod).into_values().filter(|name| !name.is_empty()).collect()
 }
 
 fn of_volumes<'a>(pod: &'a Pod, container: &Container) -> impl Iterator<Item = Wanted<'a>> {

@@ -42,7 +42,7 @@ pub use containers::{Kind, Member, PullPolicy, RestartPolicy, container_hash, is
 pub use decide::decide;
 pub use ephemeral::{as_container, of_container};
 pub use health::{Health, ProbeKind, Watch, watches};
-pub use images::image_volume;
+pub use images::{image_names, image_volume};
 pub use memory::{Failed, ImageKnown, Kill, Memory, PostStart};
 pub use mounts::mounts_recursively_read_only;
 pub use observation::{

@@ -85,7 +85,7 @@ pub(super) fn config(pod: &Pod, attempt: u32, prepared: &Prepared, settings: &Se
             attempt,
         }),
         hostname: if host_network { String::new() } else { prepared.hostname.clone() },
-        log_directory: identity.log_directory(settings).to_string_lossy().into_owned(),
+        log_directory: identity.log_directory(&settings.log_root).to_string_lossy().into_owned(),
         dns_config: prepared.dns.clone(),
         port_mappings: spec.filter(|_| !host_network).map(port_mappings).unwrap_or_default(),
         labels,

@@ -93,3 +93,13 @@ fn it_ends_with_the_pod_beside_the_others() {
     let seen = in_sandbox(vec![container("s", "s0", 0, exited(0, 21)), container("e", "s0", 0, running())]);
     check(&pod, &stop_at(50), &seen, &Memory::default(), 22, "kill e0 28s");
 }
+
+#[test]
+fn the_images_of_a_pod_are_those_of_all_its_containers_and_volumes() {
+    let mut pod = with_ephemeral(pod("Always", &["i"], &["a"]), &["e"], None);
+    let volumes = json!([{"name": "v", "image": {"reference": "w:1"}}, {"name": "d", "emptyDir": {}}]);
+    pod.spec.as_mut().unwrap().volumes = serde_json::from_value(volumes).unwrap();
+    let names: Vec<&str> = image_names(&pod).into_iter().collect();
+    assert_eq!(names.len(), 4, "{names:?}");
+    assert!(names.contains(&"e:1") && names.contains(&"w:1"), "{names:?}");
+}
