@@ -7,7 +7,14 @@ here=$(dirname "$(realpath "$0")")
 work=$(mktemp -d)
 export PODD_INSTANCE=demo PODD_ROOT="$work/root" PODD_RUN="$work/run" PODD_LOGS="$work/logs"
 export PODD_MANIFESTS="$work/manifests" PODD_CGROUP_ROOT=/podd-demo PODD_CONFIG="$work/config.toml"
-printf '[network]\nsubnet = "10.86.0.0/24"\n[cni]\nnetwork = "podd"\n' >"$PODD_CONFIG"
+cat >"$PODD_CONFIG" <<'EOF'
+[network]
+subnet = "10.86.0.0/24"
+[cni]
+network = "podd"
+[agent.eviction]
+hard = {} # a tour of a minute needs no room to spare
+EOF
 finish() {
     "$podd" agent stop --pods || true
     rm -rf "$work"
