@@ -127,13 +127,17 @@ impl Runner {
             tokio::select! {
                 // Both go on in their arms: nothing is lost with the one that was not first.
                 ended = &mut end => {
+                    group.0 = None; // reaped: the number may be another's from now on
                     let _late = tokio::time::timeout(LAST_WORDS, &mut talk).await;
                     ended?
                 }
-                _ = &mut talk => end.await?,
+                _ = &mut talk => {
+                    let ended = end.await;
+                    group.0 = None;
+                    ended?
+                }
             }
         };
-        group.0 = None;
         Ok(Output { status, stdout: said, stderr: complained })
     }
 }

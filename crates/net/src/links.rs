@@ -120,13 +120,18 @@ pub(crate) fn enslave(host: &str, bridge: u32, alias: &str, fine: &'static [Errn
 /// Everything inside the pod's namespace, given its interface's index.
 pub(crate) fn configure_pod(index: u32, addresses: &[IpNet], gateways: &[IpNet]) -> Vec<Step> {
     let mut steps = vec![
-        up("put the pod's loopback up".into(), by_index(LOOPBACK)),
+        bring_up_loopback(),
         without_link_local(POD_INTERFACE),
         up("put the pod's interface up".into(), by_index(index)),
     ];
     steps.extend(addresses.iter().map(|own| address(index, *own)));
     steps.extend(gateways.iter().map(|gateway| default_route(index, gateway.addr())));
     steps
+}
+
+/// Puts the loopback of a namespace up. Fine if it is so already.
+pub(crate) fn bring_up_loopback() -> Step {
+    up("put the pod's loopback up".into(), by_index(LOOPBACK))
 }
 
 /// Takes a link away, whatever it is on. Fine if it is gone.

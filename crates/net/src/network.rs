@@ -129,7 +129,7 @@ impl Network {
 
     /// The pod's half.
     fn attach_pod(&self, netns: BorrowedFd<'_>, lease: &Lease) -> Result<()> {
-        let mut socket = Socket::open(ROUTE, Some(netns)).context(|| "open a netlink socket in the pod's namespace")?;
+        let mut socket = Self::enter(netns)?;
         let index = machine::index_of(&mut socket, links::POD_INTERFACE)?;
         let gateways = self.config.gateways();
         let of_family =
@@ -138,6 +138,19 @@ impl Network {
         let addresses: Vec<IpNet> = lease.addresses.iter().filter_map(with_prefix).collect();
         host::apply(&mut socket, links::configure_pod(index, &addresses, &gateways))?;
         machine::settle(&mut socket, links::POD_INTERFACE)
+    }
+
+    /// Gives a namespace its loopback and nothing else, for a pod that others wire.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn bring_up_loopback(netns: BorrowedFd<'_>) -> Result<()> {
+        let mut socket = Self::enter(netns)?;
+        host::apply(&mut socket, vec![links::bring_up_loopback()])
+    }
+
+    fn enter(netns: BorrowedFd<'_>) -> Result<Socket> {
+        Socket::open(ROUTE, Some(netns)).context(|| "open a netlink socket in the pod's namespace")
     }
 
     /// Gives back what a pod has of the network; fine if that is nothing. Its link goes with its namespace: removing it

@@ -28,15 +28,12 @@ use crate::records::SandboxMeta;
 
 /// How long one plugin may take.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// What brings up a pod's loopback, as every runtime of CNI does it besides the configured network.
-const LOOPBACK: &[u8] = br#"{"cniVersion": "0.3.1", "name": "podd-loopback", "plugins": [{"type": "loopback"}]}"#;
 /// The pod's interface.
 const INTERFACE: &str = "eth0";
 
 /// The CNI side of a runtime's network.
 pub(crate) struct Cni {
     config: CniConfig,
-    loopback: NetworkList,
     runner: Runner,
     state: PathBuf,
     namespaces: PathBuf,
@@ -45,8 +42,7 @@ pub(crate) struct Cni {
 impl Cni {
     pub(crate) fn open(config: CniConfig, root: &Path, run: &Path) -> Self {
         let runner = Runner { bin_dirs: config.bin_dirs.clone(), deadline: DEADLINE };
-        let loopback = NetworkList::parse(LOOPBACK).expect("the constant is a configuration");
-        let opened = Self { config, loopback, runner, state: root.join("cni"), namespaces: run.join("netns") };
+        let opened = Self { config, runner, state: root.join("cni"), namespaces: run.join("netns") };
         // The configuration may be another program's: whose network pods are on must not be a riddle.
         let directory = opened.config.config_dir.display();
         match opened.choose() {
@@ -72,9 +68,7 @@ impl Cni {
             }
             None => {}
             Some(list) => {
-                for list in [&self.loopback, list] {
-                    self.runner.have_all(list).map_err(|error| format!("CNI network {}: {error}", list.name))?;
-                }
+                self.runner.have_all(list).map_err(|error| format!("CNI network {}: {error}", list.name))?;
             }
         }
         Ok(found)
@@ -86,7 +80,7 @@ impl Cni {
         if self.config.network == NetworkChoice::Podd {
             return None;
         }
-        let network = |list: &NetworkList, interface: &str| {
+        let network = |list: &NetworkList| {
             let plugin = |plugin| json!({ "Network": plugin, "Source": json!(plugin).to_string() });
             let plugins: Vec<Value> = list.plugins.iter().map(plugin).collect();
             json!({
@@ -94,13 +88,12 @@ impl Cni {
                     "Name": list.name, "CNIVersion": list.cni_version, "Plugins": plugins,
                     "Source": json!(list).to_string(),
                 },
-                "IFName": interface,
+                "IFName": INTERFACE,
             })
         };
         let chosen = self.choose();
         let list = chosen.as_ref().ok().and_then(Option::as_ref);
-        let networks: Vec<Value> =
-            list.iter().flat_map(|list| [network(&self.loopback, "lo"), network(list, INTERFACE)]).collect();
+        let networks: Vec<Value> = list.into_iter().map(network).collect();
         let config = json!({
             "PluginDirs": self.config.bin_dirs, "PluginConfDir": self.config.config_dir, "PluginMaxConfNum": 1,
             "Prefix": "eth", "Networks": networks,
@@ -133,8 +126,7 @@ impl Cni {
         let mut kept = Kept::new(list, attachment);
         kept.write(&file).context(what)?;
         hold(netns, Path::new(&kept.attachment.netns)).context(what)?;
-        let lo = Attachment { interface: "lo".to_owned(), ..kept.attachment.clone() };
-        wait(podd_cni::add(&self.runner, &self.loopback, &lo)).context(what)?;
+        podd_net::Network::bring_up_loopback(netns).context(what)?;
         let result = wait(podd_cni::add(&self.runner, &kept.list, &kept.attachment)).context(what)?;
         let ips = podd_cni::addresses(&result).map_err(|error| CriError::internal(what(), error))?;
         kept.result = Some(result);

@@ -41,13 +41,14 @@ impl Kept {
 
     /// Written beside and renamed, so that a crash leaves the one or the other.
     pub(super) fn write(&self, file: &Path) -> Result<()> {
-        if let Some(directory) = file.parent() {
-            fs::create_dir_all(directory)?;
-        }
+        let directory = file.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(directory)?;
         let new = file.with_extension("new");
         fs::write(&new, serde_json::to_vec(self)?)?;
         File::open(&new)?.sync_all()?;
-        fs::rename(&new, file)
+        fs::rename(&new, file)?;
+        // Otherwise the name is not kept after a power loss.
+        File::open(directory)?.sync_all()
     }
 }
 
