@@ -13,6 +13,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
 use podd_shim::wire::{ContainerState, Phase, Request, Response, State};
@@ -27,6 +28,10 @@ use crate::records::{Exit, SandboxStage, Stage, User};
 use crate::sandbox::{Sandbox, Shim};
 use crate::shim::unexpected;
 
+/// How long a start waits for what it finds to be settled. Plugins of CNI may take longer; they hold up their own pod
+/// only, whose turn they have.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 impl Engine {
     /// Reads the records and brings memory, disk and kernel in line with them.
     pub(crate) async fn recover(self: &Arc<Self>) -> Result<()> {
@@ -38,7 +43,7 @@ impl Engine {
             sandboxes.iter().zip(&found).filter(|(_, state)| state.is_some()).map(|(s, _)| Arc::clone(s)).collect();
         let engine = Arc::clone(self);
         blocking(move || network::restore(&engine.network, &engine.cni, &live)).await?;
-        join_all(sandboxes.iter().zip(found).map(|(sandbox, state)| self.settle(sandbox, state))).await;
+        self.settle_all(&sandboxes, found).await?;
         let engine = Arc::clone(self);
         blocking(move || engine.remove_orphans()).await
     }
@@ -80,6 +85,24 @@ impl Engine {
             Err(error) => {
                 tracing::warn!(sandbox = sandbox.id(), error = error.chain(), "a shim does not answer");
                 None
+            }
+        }
+    }
+
+    /// Settles all side by side, each to its end; answers when they have, or time is up.
+    async fn settle_all(self: &Arc<Self>, sandboxes: &[Arc<Sandbox>], states: Vec<Option<State>>) -> Result<()> {
+        let settling = sandboxes.iter().zip(states).map(|(sandbox, state)| {
+            let (engine, sandbox) = (Arc::clone(self), Arc::clone(sandbox));
+            self.whole(async move {
+                engine.settle(&sandbox, state).await;
+                Ok(())
+            })
+        });
+        match tokio::time::timeout(PATIENCE, join_all(settling)).await {
+            Ok(outcomes) => outcomes.into_iter().collect(),
+            Err(_) => {
+                tracing::warn!("what was left of some sandboxes takes long to be cleared up; it goes on");
+                Ok(())
             }
         }
     }
