@@ -66,6 +66,9 @@ impl Engine {
         });
         let removed =
             blocking(move || remove_directory(&directory).context(|| format!("remove {}", directory.display()))).await;
+        if let (Err(_), Err(left)) = (&written, &removed) {
+            tracing::warn!(container = container.id(), error = left.chain(), "a checkpoint that failed has left files");
+        }
         written?;
         removed?;
         tracing::info!(container = container.id(), location = %location.display(), "container checkpointed");
@@ -99,10 +102,7 @@ impl Engine {
         let (directory, location, layers) = (directory.to_owned(), location.to_owned(), container.meta.layers.clone());
         blocking(move || {
             let what = || format!("write the checkpoint to {}", location.display());
-            archive::write(&part, &directory, &layers, &described).context(what)?;
-            if Instant::now() >= deadline {
-                return Err(CriError::internal(what(), "time is up"));
-            }
+            archive::write(&part, &directory, &layers, &described, deadline.into_std()).context(what)?;
             part.finish(&location).context(what)
         })
         .await

@@ -2,9 +2,10 @@
 //! and podman write it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek as _};
+use std::io::{self, Seek as _, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::{criu, layer, metadata};
 
@@ -48,15 +49,37 @@ impl Drop for Part {
     }
 }
 
+/// Takes what is written until a point in time, and fails then.
+struct Until<W> {
+    deadline: Instant,
+    file: W,
+}
+
+impl<W: Write> Write for Until<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if Instant::now() >= self.deadline {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "time is up"));
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 /// Writes all of it and syncs it.
+///
+/// # Errors
+/// What the disk gives, and `TimedOut` at the deadline.
 pub(super) fn write(
     part: &Part,
     directory: &Path,
     layers: &[PathBuf],
     described: &metadata::Described,
+    deadline: Instant,
 ) -> io::Result<()> {
-    let file = part.create()?;
-    let mut archive = tar::Builder::new(file);
+    let mut archive = tar::Builder::new(Until { deadline, file: part.create()? });
     archive.follow_symlinks(false);
     for (name, content) in described {
         plain(&mut archive, name, content)?;
@@ -71,19 +94,44 @@ pub(super) fn write(
     }
     let path = directory.join("rootfs-diff.tar");
     let mut changed = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
-    let gone = layer::write(&directory.join(criu::UPPER), layers, io::BufWriter::new(&changed))?;
+    let within = Until { deadline, file: &changed };
+    let gone = layer::write(&directory.join(criu::UPPER), layers, io::BufWriter::new(within))?;
     changed.rewind()?;
     archive.append_file("rootfs-diff.tar", &mut changed)?;
     if !gone.is_empty() {
         let gone: Vec<_> = gone.iter().map(|path| path.to_string_lossy()).collect();
         plain(&mut archive, "deleted.files", &serde_json::to_vec(&gone)?)?;
     }
-    archive.into_inner()?.sync_all()
+    archive.into_inner()?.file.sync_all()
 }
 
-fn plain(archive: &mut tar::Builder<File>, name: &str, content: &[u8]) -> io::Result<()> {
+fn plain(archive: &mut tar::Builder<impl Write>, name: &str, content: &[u8]) -> io::Result<()> {
     let mut header = tar::Header::new_gnu();
     header.set_size(content.len() as u64);
     header.set_mode(0o600);
     archive.append_data(&mut header, name, content)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_archive_whose_time_is_up_is_not_written() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        for part in [criu::IMAGES, criu::UPPER] {
+            fs::create_dir(directory.path().join(part)).expect("mkdir");
+        }
+        let location = directory.path().join("a.tar");
+        let part = Part::new(&location, "id");
+        let written = |deadline| write(&part, directory.path(), &[], &vec![("status", b"{}".to_vec())], deadline);
+        let late = written(Instant::now()).expect_err("late");
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        written(Instant::now() + Duration::from_secs(60)).expect("in time");
+        part.finish(&location).expect("finished");
+        let mut archive = tar::Archive::new(File::open(&location).expect("open"));
+        assert!(archive.entries().expect("entries").count() >= 3);
+    }
 }

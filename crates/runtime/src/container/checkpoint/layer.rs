@@ -32,11 +32,20 @@ pub(super) fn write(upper: &Path, layers: &[PathBuf], into: impl Write) -> io::R
             let kind = metadata.file_type();
             if kind.is_char_device() && metadata.rdev() == 0 {
                 gone.push(path);
-            } else if kind.is_dir() {
+                continue;
+            }
+            if kind.is_socket() {
+                // Of no use without who listens, and tar has no form for it.
+                continue;
+            }
+            let attributes = attributes(&on_disk)?;
+            archive.append_pax_extensions(attributes.iter().map(|(key, value)| (key.as_str(), &value[..])))?;
+            if kind.is_dir() {
                 archive.append_dir(&path, &on_disk)?;
                 directories.push(path);
-            } else if !kind.is_socket() {
-                // A socket's file is of no use without who listens, and tar has no form for it.
+            } else if let Some(special) = special(kind) {
+                append_special(&mut archive, special, &path, &metadata)?;
+            } else {
                 archive.append_path_with_name(&on_disk, &path)?;
             }
         }
@@ -44,6 +53,60 @@ pub(super) fn write(upper: &Path, layers: &[PathBuf], into: impl Write) -> io::R
     archive.finish()?;
     gone.sort();
     Ok(gone)
+}
+
+/// What tar calls a file that has no content.
+fn special(kind: fs::FileType) -> Option<tar::EntryType> {
+    match kind {
+        kind if kind.is_fifo() => Some(tar::EntryType::Fifo),
+        kind if kind.is_char_device() => Some(tar::EntryType::Char),
+        kind if kind.is_block_device() => Some(tar::EntryType::Block),
+        _ => None,
+    }
+}
+
+/// By hand: the builder would take the path on disk for the name.
+fn append_special(
+    archive: &mut tar::Builder<impl Write>,
+    kind: tar::EntryType,
+    path: &Path,
+    metadata: &fs::Metadata,
+) -> io::Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_metadata(metadata);
+    header.set_entry_type(kind);
+    header.set_size(0);
+    header.set_device_major(rustix::fs::major(metadata.rdev()))?;
+    header.set_device_minor(rustix::fs::minor(metadata.rdev()))?;
+    archive.append_data(&mut header, path, io::empty())
+}
+
+/// Extended attributes as records of a pax header, without those that are overlay's or a security module's of the host.
+/// Names that are no text are left out: tar has no form for them.
+fn attributes(path: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
+    let names = attribute(|buffer| rustix::fs::llistxattr(path, buffer))?.unwrap_or_default();
+    let mut found = Vec::new();
+    for name in names.split(|byte| *byte == 0).filter_map(|name| std::str::from_utf8(name).ok()) {
+        let kept = name == "security.capability" || name.starts_with("system.posix_acl_") || name.starts_with("user.");
+        if kept && let Some(value) = attribute(|buffer| rustix::fs::lgetxattr(path, name, buffer))? {
+            found.push((format!("SCHILY.xattr.{name}"), value));
+        }
+    }
+    Ok(found)
+}
+
+/// What such a call answers; none where there is no such attribute, or there are none at all.
+fn attribute(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> io::Result<Option<Vec<u8>>> {
+    // XATTR_LIST_MAX and XATTR_SIZE_MAX: the kernel gives no more.
+    let mut buffer = vec![0; 64 << 10];
+    match read(&mut buffer) {
+        Ok(length) => {
+            buffer.truncate(length);
+            Ok(Some(buffer))
+        }
+        Err(rustix::io::Errno::NODATA | rustix::io::Errno::NOTSUP) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn is_opaque(directory: &Path) -> io::Result<bool> {
@@ -98,17 +161,42 @@ mod tests {
         let mode = rustix::fs::Mode::empty();
         rustix::fs::mknodat(rustix::fs::CWD, upper.join("away"), rustix::fs::FileType::CharacterDevice, mode, 0)
             .expect("mknod");
+        rustix::fs::mknodat(rustix::fs::CWD, upper.join("fifo"), rustix::fs::FileType::Fifo, mode, 0).expect("mknod");
+        let zero = rustix::fs::makedev(1, 5);
+        rustix::fs::mknodat(rustix::fs::CWD, upper.join("zero"), rustix::fs::FileType::CharacterDevice, mode, zero)
+            .expect("mknod");
         let flags = rustix::fs::XattrFlags::empty();
         rustix::fs::lsetxattr(upper.join("anew"), OPAQUE, b"y", flags).expect("setxattr");
+        rustix::fs::lsetxattr(upper.join("made"), "user.note", b"a\0b", flags).expect("setxattr");
 
         let mut written = Vec::new();
         let gone = write(&upper, &[lower], &mut written).expect("written");
         assert_eq!(gone, [Path::new("anew/old"), Path::new("away")]);
         let mut archive = tar::Archive::new(&written[..]);
-        let entries = archive.entries().expect("entries");
-        let mut names: Vec<_> =
-            entries.map(|entry| entry.expect("entry").path().expect("path").display().to_string()).collect();
-        names.sort();
-        assert_eq!(names, ["anew", "anew/kept", "link", "made"]);
+        let mut found = Vec::new();
+        for entry in archive.entries().expect("entries") {
+            let mut entry = entry.expect("entry");
+            let note = entry.pax_extensions().expect("readable").into_iter().flatten();
+            let note = note
+                .map(|record| record.expect("a record"))
+                .find(|record| record.key() == Ok("SCHILY.xattr.user.note"));
+            let note = note.map(|record| record.value_bytes().to_vec());
+            let name = entry.path().expect("path").display().to_string();
+            if name == "zero" {
+                assert_eq!(entry.header().device_minor().expect("a number"), Some(5));
+            }
+            found.push((name, entry.header().entry_type(), note));
+        }
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        use tar::EntryType::{Char, Directory, Fifo, Regular, Symlink};
+        let expected = [
+            ("anew", Directory, None),
+            ("anew/kept", Regular, None),
+            ("fifo", Fifo, None),
+            ("link", Symlink, None),
+            ("made", Regular, Some(b"a\0b".to_vec())),
+            ("zero", Char, None),
+        ];
+        assert_eq!(found, expected.map(|(name, kind, note)| (name.to_owned(), kind, note)));
     }
 }
