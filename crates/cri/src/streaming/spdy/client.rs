@@ -85,7 +85,13 @@ async fn hear(
     let mut wrong = Vec::new();
     let mut open = [ERROR, DATA].to_vec();
     while !open.is_empty() {
-        let Some(frame) = reader.next().await? else { break };
+        let Some(frame) = reader.next().await? else {
+            if open.contains(&DATA) && wrong.is_empty() {
+                // More was to come.
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            break;
+        };
         match frame {
             Frame::Data { stream: DATA, data } => {
                 if to.write_all(&data).await.is_err() {

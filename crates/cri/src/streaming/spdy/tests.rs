@@ -320,3 +320,13 @@ async fn a_port_is_joined_with_a_local_connection_whose_halves_end_apart() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_pods_side_that_breaks_off_is_told_from_one_that_has_ended() {
+    let (pods, socket) = tokio::io::duplex(1000);
+    let (local, _program) = tokio::io::duplex(1000);
+    let joined = tokio::spawn(super::join_port(socket, 7, local));
+    drop(pods);
+    let broken = tokio::time::timeout(SOON, joined).await.expect("an end in time").unwrap().unwrap_err();
+    assert_eq!(broken.kind(), std::io::ErrorKind::BrokenPipe);
+}
