@@ -1,6 +1,13 @@
-//! Lifecycle hooks: commands and pauses after a container's start and before its stop.
+//! Lifecycle hooks: commands, requests and pauses after a container's start and before its stop.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpListener,
+    os::fd::AsFd as _,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
 
 use podd_tests::{Node, SOON, image::BUSYBOX, wait_for};
 
@@ -102,4 +109,63 @@ fn a_hook_that_fails_before_the_stop_is_told_and_holds_up_nothing() {
         told if told.contains("FailedPreStopHook") => Ok(()),
         told => Err(told),
     });
+}
+
+/// A server in the node's network that speaks no TLS; what it is asked comes out, head by head. It ends with the receiver.
+fn server(node: &Node, port: u16) -> mpsc::Receiver<String> {
+    let netns = File::open(format!("/proc/{}/ns/net", node.agent_pid())).expect("the node's network");
+    let bind = || TcpListener::bind(("0.0.0.0", port));
+    let listener = podd_sys::namespace::with_netns(netns.as_fd(), bind).expect("a port");
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut reader = BufReader::new(stream.try_clone().expect("a socket"));
+            let is_plain = reader.fill_buf().is_ok_and(|bytes| bytes.starts_with(b"GET "));
+            let (answer, asked) = match is_plain {
+                true => {
+                    let lines = reader.lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+                    ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", lines.collect::<Vec<_>>().join("\n"))
+                }
+                false => ("HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTPS request", "no HTTP".to_owned()),
+            };
+            let _gone = stream.write_all(answer.as_bytes());
+            if tell.send(asked).is_err() {
+                return;
+            }
+        }
+    });
+    told
+}
+
+#[test]
+fn a_server_is_told_of_a_start_and_of_a_stop() {
+    let node = Node::with_agent();
+    let asked = server(&node, 9091);
+    let hooks = "ports: [{name: hooks, containerPort: 9091}], lifecycle: {postStart: {httpGet: {path: '/up?a=b', port: hooks, \
+        httpHeaders: [{name: X-Why, value: start}]}}, preStop: {httpGet: {path: /down, port: 9091, scheme: HTTPS, \
+        httpHeaders: [{name: Authorization, value: secret}, {name: X-Why, value: stop}]}}},";
+    let spec = "  hostNetwork: true\n  terminationGracePeriodSeconds: 5\n  activeDeadlineSeconds: 2\n";
+    node.apply_and_wait(&pod(&node, spec, &[("a", hooks, "sleep 100000")]));
+    let up = asked.recv_timeout(SOON).expect("it is told of the start");
+    assert!(up.starts_with("GET /up?a=b HTTP/1.1\n") && up.contains("\nX-Why: start"), "{up}");
+    assert!(up.contains("User-Agent: kube-lifecycle/1.36"), "{up}");
+    assert_eq!(asked.recv_timeout(SOON).as_deref(), Ok("no HTTP"), "TLS comes first");
+    let down = asked.recv_timeout(SOON).expect("it is told of the stop");
+    assert!(down.starts_with("GET /down HTTP/1.1\n") && down.contains("\nX-Why: stop"), "{down}");
+    assert!(!down.contains("secret"), "{down}");
+    node.wait_field("pod/p", "/status/phase", "Failed");
+    let told = events(&node);
+    assert!(told.contains("LifecycleHTTPFallback") && told.contains("got HTTP response, retry with HTTP"), "{told}");
+    assert!(!told.contains("FailedPreStopHook") && !told.contains("FailedPostStartHook"), "{told}");
+}
+
+#[test]
+fn a_hook_whose_server_is_not_there_fails() {
+    let node = Node::with_agent();
+    let hook = "lifecycle: {postStart: {httpGet: {path: /up, port: 9092}}},";
+    node.apply(&pod(&node, "  terminationGracePeriodSeconds: 0\n", &[("a", hook, "sleep 100000")])).ok();
+    node.wait_field("pod/p", "/status/containerStatuses/0/state/waiting/reason", "PostStartHookError");
+    let message = node.field("pod/p", "/status/containerStatuses/0/state/waiting/message");
+    assert!(message.starts_with("HTTP lifecycle hook (/up) for Container \"a\" in Pod \"p_default("), "{message}");
+    assert!(message.contains(":9092") && message.ends_with("connection refused"), "{message}");
 }

@@ -9,7 +9,7 @@
 
 mod grpc;
 pub(crate) mod http;
-mod reach;
+pub(crate) mod reach;
 mod run;
 mod schedule;
 mod tls;

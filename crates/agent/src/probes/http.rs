@@ -5,17 +5,18 @@ use std::time::Duration;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode,
-    header::{ACCEPT, CONNECTION, HOST, LOCATION, USER_AGENT},
+    header::{ACCEPT, AUTHORIZATION, CONNECTION, HOST, LOCATION, USER_AGENT},
 };
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::AbortOnDropHandle;
 use url::{Position, Url};
 
 use super::{
-    reach::{Reach, join},
+    reach::{Reach, join, port},
     run::Verdict,
     tls,
 };
@@ -76,6 +77,50 @@ pub(crate) fn url(scheme: Option<&str>, host: &str, port: u16, path: &str) -> Re
 }
 
 impl Get {
+    /// The request of an action of `container`, whose `host` is reached by `reach`.
+    ///
+    /// # Errors
+    /// When the action has no port, or no URL comes of it.
+    pub(crate) fn of(
+        action: &HTTPGetAction,
+        host: &str,
+        container: &Container,
+        agent: &'static str,
+        reach: Reach,
+    ) -> Result<Get, String> {
+        let port = port(&action.port, container)?;
+        let url = url(action.scheme.as_deref(), host, port, action.path.as_deref().unwrap_or_default())?;
+        let headers = action.http_headers.iter().flatten().map(|h| (h.name.clone(), h.value.clone())).collect();
+        Ok(Get { url, headers, agent, reach })
+    }
+
+    /// Sends it for a hook, for which any answer will do. Takes as long as it takes. The answer says whether the server
+    /// was asked for TLS and spoke none, so that it had to be asked again without; then nothing that authorizes is sent.
+    ///
+    /// # Errors
+    /// What a client would have printed when there is no answer.
+    pub(crate) async fn knock(self) -> Result<bool, String> {
+        let plain = (self.url.scheme() == "https").then(|| self.without_tls()).flatten();
+        // A body that broke off is an answer all the same.
+        let Ok(Err(error)) = self.follow().await else { return Ok(false) };
+        let Some(plain) = plain.filter(|_| error.ends_with(tls::SPOKE_HTTP)) else { return Err(error) };
+        match plain.follow().await {
+            Ok(Err(_)) => Err(error),
+            _ => Ok(true),
+        }
+    }
+
+    fn without_tls(&self) -> Option<Get> {
+        // By hand: an URL does not change its scheme's default port with its scheme.
+        let port = self.url.port_or_known_default()?;
+        let mut url = self.url.clone();
+        url.set_scheme("http").ok()?;
+        url.set_port(Some(port)).ok()?;
+        let secret = |name: &str| name.eq_ignore_ascii_case(AUTHORIZATION.as_str());
+        let headers = self.headers.iter().filter(|(name, _)| !secret(name)).cloned().collect();
+        Some(Get { url, headers, agent: self.agent, reach: self.reach.clone() })
+    }
+
     /// Sends it and follows where it leads.
     ///
     /// # Errors

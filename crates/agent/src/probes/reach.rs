@@ -15,8 +15,10 @@ use podd_cri::v1;
 use tokio::net::{TcpSocket, TcpStream};
 use tonic::Request;
 
-use super::Subject;
 use crate::worker::Services;
+
+/// Why nothing can be asked of a pod.
+pub(super) const NO_ADDRESS: &str = "the pod has no address";
 
 /// The network in which a connection is made.
 #[derive(Clone, Debug, Default)]
@@ -26,24 +28,25 @@ pub(crate) struct Reach {
 }
 
 /// The pod's own network, found when it is needed and kept as long as the container runs.
-pub(super) struct Inside {
+pub(crate) struct Inside {
     host_network: bool,
     netns: Option<Arc<OwnedFd>>,
 }
 
 impl Inside {
-    pub(super) fn new(subject: &Subject) -> Inside {
-        Inside { host_network: subject.host_network, netns: None }
+    /// Of a pod whose loopback is, or is not, the node's.
+    pub(crate) fn new(host_network: bool) -> Inside {
+        Inside { host_network, netns: None }
     }
 
-    /// The network from which `host` is reached.
-    pub(super) async fn reach(&mut self, subject: &Subject, host: &str) -> Result<Reach, String> {
+    /// The network from which `host` is reached; `id` is the container's.
+    pub(crate) async fn reach(&mut self, services: &Services, id: &str, host: &str) -> Result<Reach, String> {
         if self.host_network || !is_loopback(host) {
             return Ok(Reach::default());
         }
         let netns = match &self.netns {
             Some(netns) => netns.clone(),
-            None => self.netns.insert(Arc::new(network_of(&subject.services, &subject.watch.id).await?)).clone(),
+            None => self.netns.insert(Arc::new(network_of(services, id).await?)).clone(),
         };
         Ok(Reach { netns: Some(netns) })
     }
@@ -116,6 +119,14 @@ pub(crate) fn port(port: &IntOrString, container: &Container) -> Result<u16, Str
         }
     };
     u16::try_from(number).ok().filter(|n| *n > 0).ok_or_else(|| format!("invalid port number: {number}"))
+}
+
+/// The host that an action names, else the pod's own address.
+pub(crate) fn host(named: Option<&str>, own: Option<IpAddr>) -> Result<String, String> {
+    match named.filter(|host| !host.is_empty()) {
+        Some(host) => Ok(host.to_owned()),
+        None => Ok(own.ok_or(NO_ADDRESS)?.to_string()),
+    }
 }
 
 /// Host and port as one text.

@@ -30,7 +30,7 @@ pub(super) enum Verdict {
 /// Makes a probe whenever it is due until it `ends`.
 pub(super) async fn run(subject: Subject, first: Timestamp, ends: CancellationToken, tell: mpsc::Sender<Told>) {
     let (clock, period) = (subject.services.clock, period(&subject.probe));
-    let mut target = reach::Inside::new(&subject);
+    let mut target = reach::Inside::new(subject.host_network);
     let mut due = first;
     loop {
         tokio::select! {
@@ -80,26 +80,16 @@ async fn once(subject: &Subject, inside: &mut reach::Inside) -> Result<Verdict, 
     if let Some(action) = &probe.exec {
         return exec(subject, action.command.as_deref().unwrap_or_default(), timeout).await;
     }
-    let own = || subject.address.ok_or("the pod has no address");
     if let Some(action) = &probe.http_get {
-        let host = match action.host.as_deref().filter(|host| !host.is_empty()) {
-            Some(host) => host.to_owned(),
-            None => own()?.to_string(),
-        };
-        let port = reach::port(&action.port, &subject.container)?;
-        let reach = inside.reach(subject, &host).await?;
-        let url = http::url(action.scheme.as_deref(), &host, port, action.path.as_deref().unwrap_or_default())?;
-        let headers = action.http_headers.iter().flatten().map(|h| (h.name.clone(), h.value.clone())).collect();
-        let get = http::Get { url, headers, agent: "kube-probe/1.36", reach };
+        let host = reach::host(action.host.as_deref(), subject.address)?;
+        let reach = inside.reach(&subject.services, &subject.watch.id, &host).await?;
+        let get = http::Get::of(action, &host, &subject.container, "kube-probe/1.36", reach)?;
         return Ok(http::judge(get.send(timeout).await?));
     }
     if let Some(action) = &probe.tcp_socket {
-        let host = match action.host.as_deref().filter(|host| !host.is_empty()) {
-            Some(host) => host.to_owned(),
-            None => own()?.to_string(),
-        };
+        let host = reach::host(action.host.as_deref(), subject.address)?;
         let port = reach::port(&action.port, &subject.container)?;
-        let reach = inside.reach(subject, &host).await?;
+        let reach = inside.reach(&subject.services, &subject.watch.id, &host).await?;
         return Ok(match tokio::time::timeout(timeout, reach.connect(&host, port)).await {
             Ok(Ok(_)) => Verdict::Success,
             Ok(Err(error)) => Verdict::Failure(error),
@@ -108,7 +98,8 @@ async fn once(subject: &Subject, inside: &mut reach::Inside) -> Result<Verdict, 
     }
     if let Some(action) = &probe.grpc {
         let port = u16::try_from(action.port).map_err(|_| format!("invalid port number: {}", action.port))?;
-        return Ok(grpc::check(own()?, port, action.service.as_deref().unwrap_or_default(), timeout).await);
+        let own = subject.address.ok_or(reach::NO_ADDRESS)?;
+        return Ok(grpc::check(own, port, action.service.as_deref().unwrap_or_default(), timeout).await);
     }
     Err(format!("missing probe handler for {}", subject.container.name))
 }

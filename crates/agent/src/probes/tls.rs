@@ -4,7 +4,7 @@
 use std::sync::{Arc, LazyLock};
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, Error, InvalidMessage, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, ServerName, UnixTime},
@@ -20,11 +20,21 @@ static CONFIG: LazyLock<Option<Arc<ClientConfig>>> = LazyLock::new(|| {
     Some(Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
 });
 
+/// What is said of a server whose first words are not TLS's.
+pub(super) const SPOKE_HTTP: &str = "http: server gave HTTP response to HTTPS client";
+
 /// Makes a TLS connection of a TCP connection.
 pub(super) async fn connect(stream: TcpStream, host: &str) -> Result<TlsStream<TcpStream>, String> {
     let config = CONFIG.clone().ok_or("tls: no version of the protocol is supported")?;
     let name = ServerName::try_from(host.to_owned()).map_err(|error| format!("tls: {error}"))?;
-    TlsConnector::from(config).connect(name, stream).await.map_err(|error| format!("tls: {error}"))
+    TlsConnector::from(config).connect(name, stream).await.map_err(|error| words(&error))
+}
+
+fn words(error: &std::io::Error) -> String {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => SPOKE_HTTP.to_owned(),
+        _ => format!("tls: {error}"),
+    }
 }
 
 /// Takes every certificate.

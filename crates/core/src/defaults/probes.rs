@@ -1,11 +1,13 @@
-//! The defaults of probes and of what they ask.
+//! The defaults of probes and hooks, and of what they ask.
 
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe};
 
-/// Fills in what a container's probes left out.
+/// Fills in what a container's probes and hooks left out.
 pub(super) fn container(container: &mut Container) {
     let all = [&mut container.startup_probe, &mut container.liveness_probe, &mut container.readiness_probe];
     all.into_iter().flatten().for_each(fill);
+    let hooks = container.lifecycle.iter_mut().flat_map(|l| [&mut l.post_start, &mut l.pre_stop]).flatten();
+    hooks.filter_map(|hook| hook.http_get.as_mut()).for_each(http_get);
 }
 
 fn fill(probe: &mut Probe) {
@@ -48,6 +50,7 @@ mod tests {
             "startupProbe": {"grpc": {"port": 1}, "periodSeconds": 0, "timeoutSeconds": 7},
             "livenessProbe": {"httpGet": {"port": "http"}},
             "readinessProbe": {"exec": {"command": ["x"]}, "successThreshold": 2},
+            "lifecycle": {"preStop": {"httpGet": {"port": 1}}},
         }))
         .unwrap();
         container(&mut bare);
@@ -62,6 +65,7 @@ mod tests {
                     "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3},
                 "readinessProbe": {"exec": {"command": ["x"]}, "timeoutSeconds": 1, "periodSeconds": 10,
                     "successThreshold": 2, "failureThreshold": 3},
+                "lifecycle": {"preStop": {"httpGet": {"path": "/", "port": 1, "scheme": "HTTP"}}},
             })
         );
     }

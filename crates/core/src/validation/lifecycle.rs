@@ -3,7 +3,7 @@
 
 use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, LifecycleHandler, PodSpec};
 
-use super::one_of;
+use super::{one_of, probes};
 use crate::field::FieldError;
 use crate::pod::is_sidecar;
 
@@ -90,6 +90,8 @@ fn handler(hook: &LifecycleHandler, grace: Option<i64>, path: &str, errors: &mut
         if action.command.as_ref().is_none_or(Vec::is_empty) {
             errors.push(FieldError::required(format!("{at}.command"), ""));
         }
+    } else if let Some(action) = &hook.http_get {
+        probes::http_get(action, &at, errors);
     } else if let Some(sleep) = &hook.sleep
         && let Some(grace) = grace.filter(|grace| !(0..=*grace).contains(&sleep.seconds))
     {

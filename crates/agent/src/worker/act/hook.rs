@@ -1,15 +1,19 @@
-//! Lifecycle hooks: a command in the container, or a pause. None has a deadline of its own: a
+//! Lifecycle hooks: a command in the container, a request to its server, or a pause. None has a deadline of its own: a
 //! postStart hook is given up with its container, a preStop hook with the grace.
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, ExecAction, Lifecycle, LifecycleHandler, Pod};
+use k8s_openapi::api::core::v1::{Container, ExecAction, HTTPGetAction, Lifecycle, LifecycleHandler, Pod};
 use podd_core::pod::{Failure, members};
 use podd_cri::v1;
 use tonic::Request;
 
 use super::super::{machine::Order, services::Services};
-use crate::{events::Severity, worker::names::identity};
+use crate::{
+    events::Severity,
+    probes::{http::Get, reach},
+    worker::names::identity,
+};
 
 /// How much of what a hook's command wrote is told.
 const OUTPUT: usize = 1024;
@@ -65,7 +69,42 @@ async fn run(
         tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))).await;
         return Ok(());
     }
+    if let Some(action) = &hook.http_get {
+        return http_get(services, order, id, container, action).await;
+    }
     Err("Cannot run handler: it is none of exec, httpGet and sleep".to_owned())
+}
+
+/// Any answer will do: a hook's server is told, not asked.
+async fn http_get(
+    services: &Services,
+    order: &Order,
+    id: &str,
+    container: &Container,
+    action: &HTTPGetAction,
+) -> Result<(), String> {
+    let pod = &*order.pod;
+    let asked = async {
+        let host_network = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+        let own = if host_network { services.node.host_ips.first() } else { order.ips.first() };
+        let host = reach::host(action.host.as_deref(), own.copied())?;
+        let reach = reach::Inside::new(host_network).reach(services, id, &host).await?;
+        let get = Get::of(action, &host, container, "kube-lifecycle/1.36", reach)?;
+        let server = get.url.authority().to_owned();
+        if get.knock().await? {
+            let told = format!("request to HTTPS lifecycle hook {server} got HTTP response, retry with HTTP succeeded");
+            services.recorder.pod(pod, Severity::Warning, "LifecycleHTTPFallback", told);
+        }
+        Ok(())
+    };
+    asked.await.map_err(|error: String| {
+        format!(
+            "HTTP lifecycle hook ({}) for Container {:?} in Pod {:?} failed - error: {error}",
+            action.path.as_deref().unwrap_or_default(),
+            container.name,
+            pod_word(pod),
+        )
+    })
 }
 
 async fn exec(
