@@ -10,8 +10,8 @@ use podd_cri::v1::*;
 use tonic::{Code, Request};
 use world::{Bench, container, create, exec, on_a_node, remove_sandbox, run_sandbox, start};
 
-/// Who is root in the pods of these tests.
-const ROOT: u32 = 200_000;
+/// Who is root in the pods of these tests: an id that no signed number holds, as kubelets hand them out.
+const ROOT: u32 = 2_500_000_000;
 
 fn ids(container_id: u32, host_id: u32, length: u32) -> IdMapping {
     IdMapping { host_id, container_id, length }
@@ -61,7 +61,7 @@ fn root_in_the_pod_is_nobody_outside_and_has_its_files() {
                 .await
                 .split_whitespace()
                 .collect::<Vec<_>>(),
-            ["0", "200000", "65536", "0", "200000", "65536"]
+            ["0", "2500000000", "65536", "0", "2500000000", "65536"]
         );
         // The pod's own process is the mapped user to the machine.
         let seen = world::processes(&bench.group).into_iter().find(|(_, line)| line.starts_with("sleep")).unwrap().0;

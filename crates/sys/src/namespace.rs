@@ -183,13 +183,13 @@ pub fn map_ids(pid: u32, uids: &[IdRange], gids: &[IdRange]) -> io::Result<()> {
 pub fn own_files_as(uid: u32, gid: u32) -> io::Result<()> {
     let sets = rustix::thread::capabilities(None)?;
     // SAFETY: the calls take a number and touch no memory; they tell the former id, never an error, and change nothing
-    // for a number that is no id.
-    let set_group = |gid: u32| u32::try_from(unsafe { libc::setfsgid(gid) });
+    // for a number that is no id. An id from 2^31 up comes back as a negative number.
+    let set_group = |gid: u32| unsafe { libc::setfsgid(gid) }.cast_unsigned();
     // SAFETY: as above.
-    let set_user = |uid: u32| u32::try_from(unsafe { libc::setfsuid(uid) });
+    let set_user = |uid: u32| unsafe { libc::setfsuid(uid) }.cast_unsigned();
     for (set, id) in [(&set_group as &dyn Fn(u32) -> _, gid), (&set_user, uid)] {
         let _former = set(id);
-        if set(u32::MAX) != Ok(id) {
+        if set(u32::MAX) != id {
             return Err(rustix::io::Errno::PERM.into());
         }
     }
@@ -216,7 +216,7 @@ fn in_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Re
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
+    use std::os::{fd::AsFd, unix::fs::MetadataExt};
 
     use super::*;
 
@@ -251,6 +251,21 @@ mod tests {
             Ok(rustix::system::uname().nodename().to_string_lossy().into_owned())
         });
         assert_eq!(name.unwrap(), "inside");
+    }
+
+    #[test]
+    fn files_are_made_as_any_user_there_can_be() {
+        let directory = tempfile::tempdir().unwrap();
+        for id in [65_536, 2_543_190_016, u32::MAX - 1] {
+            let file = directory.path().join(id.to_string());
+            let made = in_own_thread(|| {
+                own_files_as(id, id - 1)?;
+                std::fs::write(&file, "")
+            });
+            made.unwrap();
+            let metadata = std::fs::metadata(&file).unwrap();
+            assert_eq!((metadata.uid(), metadata.gid()), (id, id - 1));
+        }
     }
 
     #[test]
