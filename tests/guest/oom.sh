@@ -1,4 +1,7 @@
-# Applies a pod of which one container takes more memory than it may, and prints the pod when that is known.
+# Applies a pod of which one container takes more memory than it may, and prints the pod when that is known, with the limits
+# of its groups and what the guest has of memory and swap.
+dd if=/dev/zero of=/tmp/swap bs=1M count=64 && losetup /dev/loop0 /tmp/swap && mkswap /dev/loop0 && swapon /dev/loop0 || exit 1
+export PODD_CONFIG=/tests/config.toml
 podd agent > /tmp/agent 2>&1 &
 agent=$!
 fail() { echo "$1"; podd describe pod oom; cat /tmp/agent; exit 1; }
@@ -17,7 +20,8 @@ await podd agent status
 podd load -i /tests/busybox.tar || fail "load"
 podd apply -f /tests/pod.yaml || fail "apply"
 await oomkilled
-for file in cpu.max memory.max pids.max; do
+grep -E '^(MemTotal|SwapTotal):' /proc/meminfo
+for file in cpu.max memory.max memory.swap.max pids.max; do
     find /sys/fs/cgroup -name $file | while read -r path; do echo "$path: $(cat "$path")"; done
 done | grep -v ': max'
 echo "@pod"

@@ -70,11 +70,20 @@ fn a_container_over_its_memory_limit_is_told_as_oomkilled_and_its_sibling_lives(
     guest.files().program(&programs::podd()?.path, "/bin/podd")?;
     guest.files().file("/tests/busybox.tar", 0o644, &std::fs::read(podd_tests::image::busybox(images.path()))?);
     guest.files().file("/tests/pod.yaml", 0o644, include_bytes!("../guest/oom.yaml"));
+    guest.files().file("/tests/config.toml", 0o644, b"[agent]\nswap-behavior = \"LimitedSwap\"\n");
+    guest.module("loop");
     guest.job("apply", include_str!("../guest/oom.sh"));
     let outcomes = guest.run()?;
     check(&outcomes)?;
     let (limits, json) = outcomes[0].output.split_once("@pod").context("the pod's JSON")?;
-    for limit in ["cpu.max: 50000 100000", "memory.max: 33554432"] {
+    let total = |name: &str| {
+        let line = limits.lines().find_map(|line| line.strip_prefix(name)).context("a line of meminfo")?;
+        anyhow::Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    };
+    let share = (32 << 20) * total("SwapTotal:")? / total("MemTotal:")?;
+    // The kernel counts pages.
+    let share = format!("memory.swap.max: {}", share / 4096 * 4096);
+    for limit in ["cpu.max: 50000 100000", "memory.max: 33554432", "memory.swap.max: 0", &share] {
         let in_tier = |line: &str| line.starts_with("/sys/fs/cgroup/kubepods/burstable/pod") && line.ends_with(limit);
         assert!(limits.lines().any(in_tier), "no container has {limit}:\n{limits}");
     }

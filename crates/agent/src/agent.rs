@@ -14,6 +14,7 @@ use podd_core::{
     collection::Shelf,
     eviction::{Pressure, Signal},
     pod::NodeFacts,
+    swap::{Behavior, NodeSwap},
 };
 use podd_cri::{ImageService, RuntimeService, v1};
 use tokio::{
@@ -137,6 +138,7 @@ impl Agent {
         let (names, addresses) = names::start(&config, &runtime).await?;
         let tiers = cgroups.clone();
         blocking(move || tiers.ensure_tiers(&allocatable)).await?;
+        let swap = node_swap(config.swap, &machine, &cgroups)?;
         let (recorder, writing) = Recorder::new(client.clone(), &config.node_name, shutdown.clone());
         tasks.spawn(writing);
         let objects = ApiObjects::new(client.clone(), config.node_name.clone());
@@ -183,6 +185,7 @@ impl Agent {
                 seccomp_default: config.seccomp_default,
                 seccomp_profiles: config.seccomp_profiles(),
                 memory_capacity: machine.memory,
+                swap,
                 default_limits,
                 resync: RESYNC,
                 call_deadline: CALL_DEADLINE,
@@ -313,6 +316,17 @@ fn allocatable(config: &Config, machine: &machine::Machine) -> Result<Allocatabl
         pods: usize::try_from(config.max_pods).unwrap_or(usize::MAX),
     };
     if allocatable.memory <= 0 { Err(Error::NoMemory { memory }) } else { Ok(allocatable) }
+}
+
+/// The swap that pods get a part of, where the kernel can bound that.
+fn node_swap(behavior: Behavior, machine: &machine::Machine, cgroups: &PodCgroups) -> Result<Option<NodeSwap>, Error> {
+    if cgroups.bounds_swap()? {
+        return Ok(Some(NodeSwap { behavior, memory: machine.memory, swap: machine.swap }));
+    }
+    if behavior == Behavior::LimitedSwap {
+        warn!("LimitedSwap needs cgroup v2 with memory.swap.max; pods get no swap beyond their memory limit");
+    }
+    Ok(None)
 }
 
 /// Whether the runtime's own handler can make a mount read-only with all below it. One that does not answer cannot.

@@ -43,6 +43,8 @@ pub struct Config {
     pub reserved_milli_cpu: i64,
     /// How long the machine waits for its pods when it goes down.
     pub shutdown: podd_core::shutdown::Periods,
+    /// What pods may do with swap.
+    pub swap: podd_core::swap::Behavior,
     /// When images go.
     pub images: podd_core::collection::Settings,
     /// How often images are looked after.
@@ -86,6 +88,7 @@ impl Config {
             node_ip: None,
             max_pods: 110,
             shutdown: podd_core::shutdown::Periods::default(),
+            swap: podd_core::swap::Behavior::default(),
             images: podd_core::collection::Settings::default(),
             image_period: Duration::from_secs(300),
             eviction: podd_core::eviction::Settings::default(),

@@ -11,6 +11,8 @@ pub(crate) struct Machine {
     pub(crate) milli_cpu: i64,
     /// Memory in bytes.
     pub(crate) memory: i64,
+    /// Swap in bytes.
+    pub(crate) swap: i64,
     /// What the file system of the state holds, in bytes.
     pub(crate) storage: i64,
     /// `uname -r`.
@@ -26,12 +28,13 @@ pub(crate) struct Machine {
 /// Reads procfs and the files that every Linux has, and asks the file system of `root`.
 pub(crate) fn read(root: &Path) -> io::Result<Machine> {
     let meminfo = fs::read_to_string("/proc/meminfo")?;
-    let memory = total_memory(&meminfo).ok_or_else(|| io::Error::other("/proc/meminfo has no MemTotal"))?;
+    let memory = total(&meminfo, "MemTotal:").ok_or_else(|| io::Error::other("/proc/meminfo has no MemTotal"))?;
     let cores = std::thread::available_parallelism()?.get();
     let uname = rustix::system::uname();
     Ok(Machine {
         milli_cpu: i64::try_from(cores).unwrap_or(1) * 1000,
         memory,
+        swap: total(&meminfo, "SwapTotal:").unwrap_or_default(),
         storage: disk_size(root)?,
         kernel: uname.release().to_string_lossy().into_owned(),
         os_image: os_image(&fs::read_to_string("/etc/os-release").unwrap_or_default()),
@@ -60,8 +63,9 @@ pub(crate) fn has_apparmor() -> bool {
     fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'))
 }
 
-fn total_memory(meminfo: &str) -> Option<i64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+/// Bytes of a line of `/proc/meminfo`.
+fn total(meminfo: &str, name: &str) -> Option<i64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<i64>().ok()?.checked_mul(1024)
 }
 
@@ -76,8 +80,8 @@ mod tests {
 
     #[test]
     fn memory_and_name_are_found() {
-        assert_eq!(total_memory("MemTotal:       16384 kB\nMemFree: 1 kB\n"), Some(16_777_216));
-        assert_eq!(total_memory("MemFree: 1 kB\n"), None);
+        assert_eq!(total("MemTotal:       16384 kB\nMemFree: 1 kB\n", "MemTotal:"), Some(16_777_216));
+        assert_eq!(total("MemFree: 1 kB\n", "MemTotal:"), None);
         assert_eq!(os_image("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n"), "Debian GNU/Linux 12");
         assert_eq!(os_image(""), "Linux");
     }

@@ -313,6 +313,7 @@ mod tests {
         let machine = Machine {
             milli_cpu: 2000,
             memory: 1 << 30,
+            swap: 0,
             storage: 1 << 40,
             kernel: "6.1".into(),
             os_image: "Linux".into(),

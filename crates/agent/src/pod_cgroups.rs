@@ -66,6 +66,12 @@ impl PodCgroups {
         Ok(())
     }
 
+    /// Whether a group's swap is bounded by itself, and not together with its memory.
+    pub(crate) fn bounds_swap(&self) -> Result<bool, Error> {
+        let top = self.hierarchy.group(TOP)?;
+        Ok(top.v2_dir().is_some_and(|directory| directory.join("memory.swap.max").exists()))
+    }
+
     /// Make the group of a pod, or find it made, and set its limits. Returns `cgroup_parent` for CRI. Blocking.
     pub(crate) fn ensure(&self, pod: &Pod) -> Result<String, Error> {
         let path = path_of(pod);

@@ -15,6 +15,7 @@ pub mod pull_secrets;
 pub mod qos;
 pub mod quantity;
 pub mod shutdown;
+pub mod swap;
 pub mod sysctl;
 pub mod validation;
 pub mod verdict;

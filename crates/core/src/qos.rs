@@ -243,11 +243,11 @@ fn total(spec: &PodSpec, of: impl Fn(&Container) -> Option<Quantity>) -> Quantit
     running.max(init)
 }
 
-fn request(container: &Container, name: &str) -> Option<Quantity> {
+pub(crate) fn request(container: &Container, name: &str) -> Option<Quantity> {
     requested(container.resources.as_ref(), name)
 }
 
-fn limit(container: &Container, name: &str) -> Option<Quantity> {
+pub(crate) fn limit(container: &Container, name: &str) -> Option<Quantity> {
     limited(container.resources.as_ref(), name)
 }
 

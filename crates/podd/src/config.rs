@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use podd_core::sysctl;
+use podd_core::{swap::Behavior, sysctl};
 use serde::Deserialize;
 
 use crate::cli::NodeArgs;
@@ -136,6 +136,8 @@ struct AgentFile {
     cluster_dns: Vec<std::net::IpAddr>,
     /// The domain of the pods' names.
     cluster_domain: Option<String>,
+    /// What pods may do with swap, in the kubelet's words.
+    swap_behavior: Option<String>,
     /// How long the machine waits for pods when it goes down, and for critical ones at the end of that.
     shutdown_grace_period: Option<String>,
     shutdown_grace_period_critical_pods: Option<String>,
@@ -176,6 +178,7 @@ pub(crate) struct Settings {
     pub(crate) sysctls: sysctl::Allowed,
     pub(crate) eviction: podd_core::eviction::Settings,
     pub(crate) shutdown: podd_core::shutdown::Periods,
+    pub(crate) swap: Behavior,
     /// When images go, and how often that is asked.
     pub(crate) image_collection: (podd_core::collection::Settings, Duration),
     /// Name servers for pods; none is podd's own.
@@ -254,6 +257,8 @@ fn settings(args: NodeArgs, file: File, host_name: &str) -> anyhow::Result<Setti
     }
     let sysctls = sysctl::Allowed::new(&file.agent.allowed_unsafe_sysctls);
     let sysctls = sysctls.map_err(|why| anyhow!("agent.allowed-unsafe-sysctls: {why}"))?;
+    let swap = file.agent.swap_behavior.as_deref().map(str::parse).transpose();
+    let swap = swap.map_err(|why: String| anyhow!("agent.swap-behavior: {why}"))?.unwrap_or_default();
     let image_collection = file.images.settings()?;
     Ok(Settings {
         config: args.config,
@@ -286,6 +291,7 @@ fn settings(args: NodeArgs, file: File, host_name: &str) -> anyhow::Result<Setti
         sysctls,
         eviction: file.agent.eviction.settings()?,
         shutdown,
+        swap,
         image_collection,
         seccomp_profiles: file.agent.seccomp_profiles,
         cluster_dns: file.agent.cluster_dns,
@@ -352,6 +358,15 @@ mod tests {
         assert!(load("[agent]\nallowed-unsafe-sysctls = [\"kernel.msg*\"]\n").is_ok());
         let error = load("[agent]\nallowed-unsafe-sysctls = [\"vm.swappiness\"]\n").unwrap_err().to_string();
         assert!(error.contains("agent.allowed-unsafe-sysctls") && error.contains("vm.swappiness"), "{error}");
+    }
+
+    #[test]
+    fn pods_get_swap_only_in_the_kubelets_words() {
+        let load = |text: &str| settings(NodeArgs::default(), toml::from_str(text).unwrap(), "h");
+        assert_eq!(load("").unwrap().swap, Behavior::NoSwap);
+        assert_eq!(load("[agent]\nswap-behavior = \"LimitedSwap\"\n").unwrap().swap, Behavior::LimitedSwap);
+        let error = load("[agent]\nswap-behavior = \"UnlimitedSwap\"\n").unwrap_err().to_string();
+        assert!(error.contains("agent.swap-behavior: \"UnlimitedSwap\""), "{error}");
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub struct Settings {
     pub seccomp_profiles: PathBuf,
     /// Memory of the node in bytes, for `oom_score_adj`.
     pub memory_capacity: i64,
+    /// The node's swap; none where the kernel bounds it only together with memory, or not at all.
+    pub swap: Option<podd_core::swap::NodeSwap>,
     /// What a container without limits of its own is told that it has.
     pub default_limits: DefaultLimits,
     /// How often all that the runtime has is compared with what the workers saw last.

@@ -133,6 +133,7 @@ pub(super) fn agent_config(settings: &Settings) -> podd_agent::Config {
     config.manifests = Some(settings.manifests.clone());
     config.cgroup_root = settings.cgroup_root.clone();
     config.shutdown = settings.shutdown;
+    config.swap = settings.swap;
     (config.images, config.image_period) = settings.image_collection;
     config.eviction = settings.eviction.clone();
     config.sysctls = settings.sysctls.clone();

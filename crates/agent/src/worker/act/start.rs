@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use podd_core::{
     pod::{Failure, Kind, container_hash, members, termination_grace},
-    qos,
+    qos, swap,
 };
 use podd_cri::v1;
 use tonic::Request;
@@ -188,15 +188,23 @@ fn annotations(pod: &Pod, container: &Container, restart_count: u32) -> BTreeMap
     .into()
 }
 
+/// The file of cgroup v2 that bounds a group's swap.
+const SWAP_MAX: &str = "memory.swap.max";
+
 fn resources(pod: &Pod, container: &Container, settings: &Settings) -> v1::LinuxContainerResources {
     let numbers = qos::container_numbers(pod, container);
+    let (memory_swap_limit_in_bytes, unified) = match settings.swap {
+        Some(node) => (0, [(SWAP_MAX.to_owned(), swap::limit(pod, container, node).to_string())].into()),
+        // None beyond the memory.
+        None => (numbers.memory.unwrap_or(0), Default::default()),
+    };
     v1::LinuxContainerResources {
         cpu_period: numbers.cpu_quota.map_or(0, |_| qos::CPU_PERIOD),
         cpu_quota: numbers.cpu_quota.unwrap_or(0),
         cpu_shares: numbers.cpu_shares,
         memory_limit_in_bytes: numbers.memory.unwrap_or(0),
-        // No swap beyond the memory, as the kubelet's NoSwap.
-        memory_swap_limit_in_bytes: numbers.memory.unwrap_or(0),
+        memory_swap_limit_in_bytes,
+        unified,
         oom_score_adj: qos::oom_score_adj(pod, container, settings.memory_capacity),
         ..Default::default()
     }

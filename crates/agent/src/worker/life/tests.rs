@@ -105,6 +105,7 @@ impl Node {
                 seccomp_default: true,
                 seccomp_profiles: "/profiles".into(),
                 memory_capacity: 1 << 30,
+                swap: None,
                 default_limits: Default::default(),
                 resync: Duration::from_secs(30),
                 call_deadline: Duration::from_secs(20),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use podd_core::swap::{Behavior, NodeSwap};
 use serde_json::{Value, json};
 
 use super::*;
@@ -14,6 +15,7 @@ fn settings() -> Settings {
         seccomp_default: true,
         seccomp_profiles: "/profiles".into(),
         memory_capacity: 4 << 30,
+        swap: None,
         default_limits: Default::default(),
         resync: Duration::from_secs(30),
         call_deadline: Duration::from_secs(120),
@@ -99,6 +101,18 @@ fn resources_are_the_kubelets_numbers() {
         (nothing.cpu_shares, nothing.cpu_quota, nothing.memory_limit_in_bytes, nothing.oom_score_adj),
         (2, 0, 0, 1000)
     );
+}
+
+#[test]
+fn where_swap_is_bounded_by_itself_each_container_has_its_part_or_none() {
+    let node = NodeSwap { behavior: Behavior::LimitedSwap, memory: 4 << 30, swap: 1 << 30 };
+    let burstable = pod(json!({"resources": {"requests": {"memory": "1Gi"}}}), json!({}));
+    let container = &burstable.spec.as_ref().expect("a spec").containers[0];
+    for (swap, expected) in [(Some(node), Some("268435456")), (Some(NodeSwap::default()), Some("0")), (None, None)] {
+        let resources = resources(&burstable, container, &Settings { swap, ..settings() });
+        assert_eq!(resources.unified.get("memory.swap.max").map(String::as_str), expected);
+        assert_eq!(resources.memory_swap_limit_in_bytes, 0, "it has no limit of memory");
+    }
 }
 
 #[test]
