@@ -119,6 +119,18 @@ fn what_is_typed_reaches_a_container_and_the_next_client_goes_on() {
 }
 
 #[test]
+fn clients_that_have_left_make_room_for_others() {
+    let node = Node::with_agent();
+    node.apply_and_wait(&pod("a", "    stdin: true\n", "exec cat"));
+    // More than may be attached at a time; on its standard error the container never says anything.
+    for number in 0..70 {
+        let mut talk = Talk::podd(&node, &["attach", "-i", "a"]);
+        talk.say(&format!("line {number}.\n"));
+        talk.hear(&format!("line {number}."));
+    }
+}
+
+#[test]
 fn an_input_for_one_client_ends_with_it() {
     let node = Node::with_agent();
     node.apply_and_wait(&pod("once", "    stdin: true\n    stdinOnce: true\n", "cat; echo after; exit 9"));

@@ -3,6 +3,8 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use crate::log::Channel;
 
 /// Those of one container at a time.
@@ -20,8 +22,10 @@ struct Listener {
 }
 
 impl Audience {
-    /// Whether so many more may come.
-    pub(crate) fn has_room(&self, more: usize) -> bool {
+    /// Whether so many more may come, once those are forgotten who have left. Who hears nothing, of a stream on which nothing
+    /// comes, is not missed before.
+    pub(crate) fn has_room(&mut self, more: usize) -> bool {
+        self.0.retain(|listener| has_reader(&listener.pipe));
         self.0.len() + more <= MOST
     }
 
@@ -39,5 +43,33 @@ impl Audience {
     /// No more will come on this channel.
     pub(crate) fn end(&mut self, channel: Channel) {
         self.0.retain(|listener| listener.channel != channel);
+    }
+}
+
+/// A pipe's writing end is in error when nobody can read from the other one.
+fn has_reader(pipe: &OwnedFd) -> bool {
+    let mut asked = [PollFd::new(pipe, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    !poll(&mut asked, Some(&now)).is_ok_and(|_| asked[0].revents().contains(PollFlags::ERR))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_left_without_hearing_anything_makes_room() {
+        let mut audience = Audience::default();
+        let pipes: Vec<_> = (0..MOST).map(|_| std::io::pipe().expect("a pipe")).collect();
+        let readers: Vec<_> = pipes
+            .into_iter()
+            .map(|(reader, writer)| {
+                audience.join(Channel::Stderr, writer.into());
+                reader
+            })
+            .collect();
+        assert!(!audience.has_room(1));
+        drop(readers);
+        assert!(audience.has_room(MOST));
     }
 }
