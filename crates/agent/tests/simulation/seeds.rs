@@ -3,12 +3,15 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ExecAction, Pod, Probe};
+use k8s_openapi::api::core::v1::{Container, ExecAction, Lifecycle, LifecycleHandler, Pod, Probe};
 use podd_core::pod::ContainerState;
 use podd_cri::fake::{Behaviour, ExecReply, Fault, OnStop, Pull};
 use tonic::Code;
 
-use crate::{pod, world::World};
+use crate::{
+    pod,
+    world::{PRE_STOP, World},
+};
 
 /// How many seeds each test goes through; `PODD_SEED` makes `a_life_from_a_given_seed` live that one.
 const SEEDS: u64 = 50;
@@ -132,7 +135,7 @@ async fn life(mut dice: Dice) {
 
 /// How the processes of this world are.
 fn behave(world: &World, dice: &mut Dice) {
-    for name in ["i", "j", "a", "b", "c"] {
+    for name in ["i", "s", "j", "a", "b", "c"] {
         let mut one = || {
             let init = name == "i" || name == "j";
             let longest = if init { 20_000 } else { dice.pick(&[500, 20_000, 900_000]) };
@@ -160,7 +163,7 @@ fn calm(world: &World) {
     for name in ["i", "j"] {
         world.fake.behave(name, [Behaviour::exit_after(Duration::from_secs(1), 0)]);
     }
-    for name in ["a", "b", "c"] {
+    for name in ["s", "a", "b", "c"] {
         world.fake.behave(name, [Behaviour::run_forever()]);
     }
     world.fake.on_exec(|_, _| ExecReply::default());
@@ -195,7 +198,7 @@ fn break_things(world: &World, dice: &mut Dice) {
 }
 
 /// Each container's image, and the one that it may be changed to.
-const IMAGES: &[&str] = &["i:1", "j:1", "a:1", "b:1", "c:1", "a:2"];
+const IMAGES: &[&str] = &["i:1", "s:1", "j:1", "a:1", "b:1", "c:1", "a:2"];
 
 /// Something happens.
 async fn deed(world: &mut World, dice: &mut Dice, n: usize) {
@@ -248,20 +251,37 @@ async fn deed(world: &mut World, dice: &mut Dice, n: usize) {
 
 fn drawn(dice: &mut Dice, n: usize) -> Pod {
     let policy = dice.pick(&["Always", "Always", "OnFailure", "Never"]);
-    let inits = usize::try_from(dice.below(3)).expect("small");
+    let inits = dice.pick(&[&[][..], &["i"], &["i", "j"], &["s"], &["i", "s", "j"]]);
     let regulars = 1 + usize::try_from(dice.below(3)).expect("small");
-    let mut pod = pod(&format!("p{n}"), policy, &["i", "j"][..inits], &["a", "b", "c"][..regulars]);
+    let mut pod = pod(&format!("p{n}"), policy, inits, &["a", "b", "c"][..regulars]);
     let spec = pod.spec.as_mut().expect("a spec");
     spec.termination_grace_period_seconds = Some(dice.pick(&[0, 5, 30, 30, 60]));
-    for container in &mut spec.containers {
+    let sidecars = spec.init_containers.iter_mut().flatten().filter(|container| container.name == "s");
+    for container in sidecars.map(with_restart).chain(&mut spec.containers) {
         container.readiness_probe = drawn_probe(dice);
         container.liveness_probe = drawn_probe(dice);
         container.startup_probe = drawn_probe(dice);
+        container.lifecycle = Some(Lifecycle {
+            post_start: drawn_hook(dice, "post-start"),
+            pre_stop: drawn_hook(dice, PRE_STOP),
+            stop_signal: None,
+        });
         if let Some(probe) = &mut container.liveness_probe {
             probe.termination_grace_period_seconds = dice.pick(&[None, None, Some(1), Some(90)]);
         }
     }
     pod
+}
+
+fn with_restart(sidecar: &mut Container) -> &mut Container {
+    sidecar.restart_policy = Some("Always".to_owned());
+    sidecar
+}
+
+/// A command as a hook, or none.
+fn drawn_hook(dice: &mut Dice, command: &str) -> Option<LifecycleHandler> {
+    let exec = ExecAction { command: Some(vec![command.to_owned()]) };
+    dice.one_in(4).then(|| LifecycleHandler { exec: Some(exec), ..LifecycleHandler::default() })
 }
 
 /// A probe, or none.

@@ -5,6 +5,8 @@ mod outside;
 mod seam;
 mod truth;
 
+pub(crate) use seam::PRE_STOP;
+
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
@@ -386,7 +388,8 @@ impl World {
                 }
             }
         }
-        assert!(violations.is_empty(), "{now}: {violations:#?}");
+        drop(state);
+        assert!(violations.is_empty(), "{now}: {violations:#?}\n{}", self.tell());
     }
 
     /// Lets time pass, with a check each second.

@@ -15,7 +15,7 @@ use super::{
     decide::Turn,
     ephemeral::lacks_target,
     images, mounts,
-    start::{crash_wait, is_ending},
+    start::{crash_wait, is_ending, is_over},
 };
 
 /// The reason and exit code of a container that is lost.
@@ -223,7 +223,8 @@ fn will_start(turn: &Turn<'_>, goal: &Goal, member: &Member<'_>, newest: Option<
         return false;
     }
     match newest.map(|c| &c.state) {
-        None | Some(ContainerState::Created | ContainerState::Unknown) => true,
+        None => member.kind != Kind::Regular || !is_over(turn, member),
+        Some(ContainerState::Created | ContainerState::Unknown) => true,
         Some(ContainerState::Running { .. }) => false,
         Some(ContainerState::Exited(exit)) => {
             member.restarts_after(exit.code) && !(member.kind == Kind::Sidecar && is_ending(turn))

@@ -1,7 +1,7 @@
 //! The way up: a sandbox that serves, the init containers and sidecars one after another, then the regular ones in list
 //! order, and from then on whatever has ended and is to run again.
 
-use k8s_openapi::api::core::v1::ContainerState as ApiState;
+use k8s_openapi::api::core::v1::{ContainerState as ApiState, Pod};
 
 use super::{
     Action, BackOffLimits, ContainerSeen, ContainerState, Crash, KillReason, Kind, PostStart, Resources, SandboxSeen,
@@ -67,8 +67,7 @@ fn first_starts<'a, 'b>(turn: &'b Turn<'a>, attempt: u32) -> Vec<&'b Member<'a>>
     if attempt > 0 && is_never_begun_again(turn) {
         return Vec::new();
     }
-    let left: Vec<_> =
-        turn.members.iter().filter(|m| m.kind == Kind::Regular && !is_over(turn.seen.newest(m.name()), m)).collect();
+    let left: Vec<_> = turn.members.iter().filter(|m| m.kind == Kind::Regular && !is_over(turn, m)).collect();
     match turn.members.iter().find(|m| m.kind.is_init()) {
         Some(init) if !left.is_empty() => vec![init],
         _ => left,
@@ -91,9 +90,19 @@ pub(super) fn is_abandoned(turn: &Turn<'_>) -> bool {
     attempt > 0 && is_never_begun_again(turn)
 }
 
-/// Whether the newest instance of a container has ended for good.
-fn is_over(newest: Option<&ContainerSeen>, member: &Member<'_>) -> bool {
-    newest.and_then(ContainerSeen::exit).is_some_and(|exit| !member.restarts_after(exit.code))
+/// Whether a regular container has ended for good: its newest instance has, or the runtime has no record of any and that
+/// was published.
+pub(super) fn is_over(turn: &Turn<'_>, member: &Member<'_>) -> bool {
+    let code = match turn.seen.newest(member.name()) {
+        Some(newest) => newest.exit().map(|exit| exit.code),
+        None => told_exit(turn.pod, member.name()),
+    };
+    code.is_some_and(|code| !member.restarts_after(code))
+}
+
+fn told_exit(pod: &Pod, name: &str) -> Option<i32> {
+    let told = pod.status.as_ref()?.container_statuses.iter().flatten().find(|status| status.name == name)?;
+    Some(told.state.as_ref()?.terminated.as_ref()?.exit_code)
 }
 
 /// A pod with a sandbox that serves.
@@ -179,7 +188,7 @@ pub(super) fn is_ending(turn: &Turn<'_>) -> bool {
         Initialization::Failed => true,
         Initialization::Completed => {
             let mut regular = turn.members.iter().filter(|m| m.kind == Kind::Regular);
-            regular.all(|m| is_over(turn.seen.newest(m.name()), m))
+            regular.all(|m| is_over(turn, m))
         }
     }
 }
@@ -198,7 +207,7 @@ fn regular(turn: &Turn<'_>, current: &SandboxSeen, batch: &mut Batch<'_>) -> Cou
     let mut in_turn = true;
     for member in turn.members.iter().filter(|m| m.kind == Kind::Regular) {
         let newest = turn.seen.newest(member.name());
-        if is_over(newest, member) {
+        if is_over(turn, member) {
             continue;
         }
         course = Course::On;

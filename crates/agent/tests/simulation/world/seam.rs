@@ -30,6 +30,8 @@ use super::{
     truth::{observation, pod_of_container, pod_of_sandbox},
 };
 
+/// The command of the hooks before a stop.
+pub(crate) const PRE_STOP: &str = "pre-stop";
 /// The least grace, in the kubelet's numbers.
 const LEAST_GRACE: i64 = 2;
 /// Whole seconds of the API's times, and of CRI's: what an honest grace may be longer than what was asked for.
@@ -141,7 +143,9 @@ impl Seam {
         let name = self.truth(pod).containers.iter().find(|c| c.id == id).map(|c| c.name.clone());
         let state = self.outside.state();
         let Some(life) = state.lives.get(pod) else { return };
-        let of_a_probe = life.pod.spec.iter().flat_map(|spec| &spec.containers).any(|container| {
+        let spec = life.pod.spec.as_ref();
+        let mut containers = spec.iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+        let of_a_probe = containers.any(|container| {
             let probes = [&container.liveness_probe, &container.startup_probe];
             let mut graces = probes.into_iter().flatten().filter_map(|probe| probe.termination_grace_period_seconds);
             name.as_ref() == Some(&container.name) && graces.any(|grace| grace.max(LEAST_GRACE) == timeout)
@@ -154,7 +158,7 @@ impl Seam {
         let least = now + SignedDuration::from_secs(LEAST_GRACE);
         // Whoever is told again has what is left.
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = told.get(id).is_some_and(|first| end <= *first + ROUNDED);
+        let left = told.get(id).is_some_and(|first| end <= least.max(*first) + ROUNDED);
         told.entry(id.to_owned()).or_insert(end);
         drop(told);
         match promise {
@@ -175,6 +179,16 @@ impl Seam {
             }
             _ => {}
         }
+    }
+
+    /// The hook before the stop is paid from the grace, which begins with it.
+    fn begins_to_end(&self, pod: &str, id: &str) {
+        let state = self.outside.state();
+        let Some(spec) = state.lives.get(pod).and_then(|life| life.pod.spec.as_ref()) else { return };
+        let own = spec.termination_grace_period_seconds.unwrap_or(30).max(LEAST_GRACE);
+        let end = self.now() + SignedDuration::from_secs(own);
+        drop(state);
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).entry(id.to_owned()).or_insert(end);
     }
 
     /// Nothing is told of a pod once its object has gone: by then all was told.
@@ -307,8 +321,17 @@ impl RuntimeService for Seam {
     }
 
     async fn exec_sync(&self, ask: Request<v1::ExecSyncRequest>) -> Answer<v1::ExecSyncResponse> {
-        let pod = pod_of_container(&self.fake, &ask.get_ref().container_id).unwrap_or_default();
-        if self.outside.state().lives.get(&pod).is_some_and(|life| life.ended_at.is_some_and(|at| at < self.now())) {
+        let v1::ExecSyncRequest { container_id, cmd, .. } = ask.get_ref();
+        let pod = pod_of_container(&self.fake, container_id).unwrap_or_default();
+        if cmd.first().is_some_and(|program| program == PRE_STOP) {
+            self.begins_to_end(&pod, container_id);
+        } else if self
+            .outside
+            .state()
+            .lives
+            .get(&pod)
+            .is_some_and(|life| life.ended_at.is_some_and(|at| at < self.now()))
+        {
             self.blame(&pod, "a probe in a pod that has ended");
         }
         self.fake.exec_sync(ask).await

@@ -199,3 +199,18 @@ fn a_pod_has_not_ended_while_a_sidecar_of_it_runs() {
     let ended = in_sandbox(vec![container("s", "s0", 0, exited(0, 21)), container("i", "s0", 0, exited(1, 20))]);
     assert_eq!(status_of(&pod, &ended).phase.as_deref(), Some("Failed"));
 }
+
+#[test]
+fn what_was_told_to_have_ended_for_good_is_not_run_again_when_its_record_is_gone() {
+    let mut pod = pod("OnFailure", &["s"], &["a"]);
+    let sidecar = container("s", "s0", 0, running());
+    let seen = in_sandbox(vec![sidecar.clone(), container("a", "s0", 0, exited(0, 12))]);
+    pod.status = Some(status_of(&pod, &seen));
+    let lost = in_sandbox(vec![sidecar]);
+    let told = status_of(&pod, &lost);
+    let state = told.container_statuses.iter().flatten().next().and_then(|s| s.state.as_ref()).expect("a state");
+    assert_eq!(state.terminated.as_ref().map(|t| t.exit_code), Some(0), "{state:?}");
+    run(&pod, &lost, &images(&["s", "a"]), 20, "kill s0 30s");
+    pod.status.as_mut().unwrap().container_statuses.as_mut().unwrap()[0].state = None;
+    run(&pod, &lost, &images(&["s", "a"]), 20, "start a#0");
+}
