@@ -112,6 +112,7 @@ impl Engine {
             tty,
             window: None,
             deadline_ms: 0,
+            external: None,
         };
         let exit = shim.expect_exec(&exec);
         let mut running = Running { engine: Arc::clone(self), shim, container, id: exec, exit, terminal: None, pid: 0 };

@@ -9,11 +9,13 @@
 //!           └────Failed──▶                                     └──────────Failed──▶
 //! ```
 //!
-//! With hooks of the runtime's there is one more stop on the way: *Paused*, all mounted, before the root is entered.
+//! With hooks of the runtime's there is one more stop on the way: *Paused*, all mounted, before the root is entered. Where
+//! another OCI runtime makes the container, that is the only one (*Mounted*): the child then becomes its program.
 
 mod container;
 mod device;
 mod exec;
+mod external;
 mod hooks;
 mod init;
 mod masks;
@@ -34,6 +36,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use container::{Inside, join_cgroups, run as run_container};
 pub(crate) use exec::{Target, run as run_exec};
+pub(crate) use external::{run as run_runtime, run_program};
 pub(crate) use init::{keep_only, run as run_init};
 pub(crate) use privileges::adjust_oom_score;
 pub(crate) use program::exit_code;
@@ -48,6 +51,8 @@ pub(crate) enum Report {
     Ready { user: ResolvedUser, warnings: Vec<String> },
     /// Mounted, waiting for the runtime's hooks.
     Paused,
+    /// Mounted, waiting for another runtime's configuration.
+    Mounted { user: ResolvedUser, home: String, warnings: Vec<String> },
     /// It ends now.
     Failed(ShimError),
 }

@@ -5,6 +5,11 @@
 //!                 │  └ Paused ─proceed─► (the same way)
 //!                 └─Failed, late──► gone     └─dies──────┴──Failed, late───────────────────────────────▲
 //! ```
+//!
+//! One that another OCI runtime makes goes the same way, by runs of its program: from Creating through Mounted to Created
+//! when the first has ended, to Running when the second has.
+
+mod external;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -56,6 +61,9 @@ pub(crate) struct Container {
     output: Output,
     stdin: Option<Stdin>,
     tty: bool,
+    window: Option<WindowSize>,
+    /// Another runtime makes it.
+    external: Option<external::External>,
     /// Of its group, before it had a process and since.
     oom_kills_before: u64,
     oom_kills: u64,
@@ -90,19 +98,33 @@ impl Container {
         poller: &Poller,
     ) -> Outcome<Self> {
         let output = Output::open(serial, spec.log.as_ref())?;
-        let (files, ends) = if spec.tty { Default::default() } else { pipes(spec.stdin)? };
-        let stdio = if spec.tty { Stdio::Terminal } else { Stdio::Files(files) };
+        let inside = inside(spec, namespaces);
+        let (files, mut ends) = if spec.tty { Default::default() } else { pipes(spec.stdin)? };
+        let (stdio, external) = match &spec.external {
+            Some(other) => {
+                let (files, external) = external::prepare(other, files, &mut ends.stderr, &inside, pid_namespace)?;
+                (Stdio::Files(files), Some(external))
+            }
+            None if spec.tty => (Stdio::Terminal, None),
+            None => (Stdio::Files(files), None),
+        };
         let (ours, theirs) = process::channel().stage("make channel")?;
         let own_pid_namespace = spec.namespaces.pid == PidNamespace::Private;
         let mut birth = UnshareFlags::NEWNS;
-        if own_pid_namespace {
+        if own_pid_namespace && external.is_none() {
             birth |= UnshareFlags::NEWPID;
         }
-        let cradle = Cradle { namespaces: birth.bits(), pid_namespace, cgroup: spec.cgroup.v2_dir.as_deref() };
-        let inside = inside(spec, namespaces);
+        let cradle = match external {
+            // The rest is the program's to make and to join.
+            Some(_) => Cradle { namespaces: birth.bits(), ..Cradle::default() },
+            None => Cradle { namespaces: birth.bits(), pid_namespace, cgroup: spec.cgroup.v2_dir.as_deref() },
+        };
         let users = Needed::of_container(spec, namespaces.users()?)?;
         let oom_kills_before = oom::kills(spec.cgroup.oom_counter.as_deref()).unwrap_or(0);
-        let life = || child::run_container(spec, &inside, users, stdio, theirs);
+        let life = || match &spec.external {
+            Some(external) => child::run_runtime(spec, external, users, stdio, theirs),
+            None => child::run_container(spec, &inside, users, stdio, theirs),
+        };
         let process = Process::fork(&cradle, life).stage("fork")?;
         let Ends { stdin, stdout, stderr } = ends;
         let mut container = Self {
@@ -125,6 +147,8 @@ impl Container {
             output,
             stdin: stdin.map(|pipe| Stdin { pipe, once: spec.stdin_once, first: None }),
             tty: spec.tty,
+            window: spec.window,
+            external,
             oom_kills_before,
             oom_kills: 0,
         };
@@ -187,6 +211,9 @@ impl Container {
                     self.deadline = None;
                     let pid = self.process.as_ref().map_or(0, |process| process.pid);
                     outbox.answer(&mut self.caller, Ok(Response::Paused { pid }));
+                }
+                Heard::Report(Report::Mounted { user, home, warnings }, _) => {
+                    self.on_mounted(user, home, warnings, outbox);
                 }
                 Heard::Report(Report::Failed(error), _) => return self.on_failure(error, poller, outbox),
                 Heard::Closed => {
@@ -262,6 +289,9 @@ impl Container {
 
     /// Lets it exec; the answer comes when the channel closes.
     pub(crate) fn start(&mut self, caller: Caller) -> Outcome<()> {
+        if self.external.is_some() {
+            return self.start_elsewhere(caller);
+        }
         let channel = match (self.phase, &self.channel) {
             (Phase::Created, Some(channel)) if !self.going => channel,
             _ => return Err(refuse(ShimErrorKind::WrongState, "start container", "it does not wait for its start")),
@@ -298,6 +328,9 @@ impl Container {
         if self.on_report(poller, outbox) == Fate::Dropped {
             return Fate::Dropped;
         }
+        if self.is_made_elsewhere() {
+            return self.on_made(status, poller, outbox);
+        }
         self.process = None;
         match self.phase {
             Phase::Exited => {}
@@ -309,20 +342,29 @@ impl Container {
                 );
                 return self.on_failure(error, poller, outbox);
             }
-            Phase::Created => self.finish(process::exit_of(status, 0), outbox),
-            Phase::Running => {
-                if !self.own_pid_namespace {
-                    // With its own, the kernel has ended everybody in it. Who is left is the runtime's to find.
-                    let _best_effort = group::signal_all(&self.cgroup, Signal::KILL.as_raw());
+            Phase::Created => {
+                if !self.holds_end(status, oom_kills) {
+                    self.finish(process::exit_of(status, 0), outbox);
                 }
-                self.output.drain(self.own_pid_namespace, poller, scratch);
+            }
+            Phase::Running => {
                 let exit = process::exit_of(status, self.started_at);
-                self.oom_kills = oom_kills;
-                let oom_killed = oom::is_kill(oom_kills, exit.code);
-                self.finish(Exit { oom_killed, ..exit }, outbox);
+                self.end_run(exit, oom_kills, poller, scratch, outbox);
             }
         }
         Fate::Kept
+    }
+
+    /// It ran, and is over.
+    fn end_run(&mut self, exit: Exit, oom_kills: u64, poller: &Poller, scratch: &mut Scratch, outbox: &mut Outbox) {
+        if !self.own_pid_namespace {
+            // With its own, the kernel has ended everybody in it. Who is left is the runtime's to find.
+            let _best_effort = group::signal_all(&self.cgroup, Signal::KILL.as_raw());
+        }
+        self.output.drain(self.own_pid_namespace, poller, scratch);
+        self.oom_kills = oom_kills;
+        let oom_killed = oom::is_kill(oom_kills, exit.code);
+        self.finish(Exit { oom_killed, ..exit }, outbox);
     }
 
     fn finish(&mut self, exit: Exit, outbox: &mut Outbox) {
@@ -355,6 +397,9 @@ impl Container {
         self.close_channel(poller);
         self.output.close(poller);
         self.stdin = None;
+        if let Some(external) = &mut self.external {
+            external.abandon();
+        }
         if let Some(process) = self.process.take() {
             // Reaped as a child that nobody knows.
             process.kill();

@@ -18,6 +18,7 @@ mod clock;
 mod container;
 mod fault;
 mod group;
+mod launch;
 mod log;
 mod oom;
 mod outbox;

@@ -11,6 +11,7 @@ use rustix::process::WaitStatus;
 
 use crate::container::{Container, Fate};
 use crate::fault::{Outcome, Stage, refuse};
+use crate::launch::Strays;
 use crate::log::{Channel, Scratch};
 use crate::oom::Ledger;
 use crate::outbox::{Caller, Outbox};
@@ -27,6 +28,7 @@ pub(crate) struct Pod {
     sessions: BTreeMap<Serial, Session>,
     last: Serial,
     oom: Ledger,
+    strays: Strays,
 }
 
 impl Pod {
@@ -112,6 +114,10 @@ impl Pod {
         }
         if self.containers.values().any(|container| container.id == spec.id) {
             return Err(refuse(ShimErrorKind::AlreadyExists, "create container", spec.id.clone()));
+        }
+        if spec.external.is_some() && self.sandbox.namespaces().get(NamespaceKind::User).is_some() {
+            let message = "another runtime makes no container in the pod's user namespace";
+            return Err(refuse(ShimErrorKind::Invalid, "create container", message));
         }
         let target;
         let pid_namespace = match &spec.namespaces.pid {
@@ -260,13 +266,31 @@ impl Pod {
         if self.sandbox.init_pid() == Some(pid) {
             self.sandbox.on_init_end(poller, outbox);
         }
-        self.sessions
-            .retain(|_, session| !session.is_process(pid) || session.on_end(status, poller, outbox) == Fate::Kept);
+        self.keep_stray(pid, status);
+        let strays = &mut self.strays;
+        self.sessions.retain(|_, session| {
+            !session.is_process(pid) || session.on_end(status, strays, poller, outbox) == Fate::Kept
+        });
+        self.containers.retain(|_, container| {
+            !container.is_starter(pid) || container.on_started(status, poller, scratch, outbox) == Fate::Kept
+        });
         // Before anything else: the group may be about to go.
         let oom_kills = self.oom_kills_of(pid);
         self.containers.retain(|_, container| {
             !container.is_process(pid) || container.on_end(status, oom_kills, poller, scratch, outbox) == Fate::Kept
         });
+    }
+
+    /// Keeps the end of a process that is nobody's yet.
+    fn keep_stray(&mut self, pid: u32, status: WaitStatus) {
+        if !self.sessions.values().any(Session::is_launching) {
+            return self.strays.clear();
+        }
+        let known = self.sessions.values().any(|session| session.is_process(pid))
+            || self.containers.values().any(|container| container.is_process(pid) || container.is_starter(pid));
+        if !known {
+            self.strays.add(pid, status);
+        }
     }
 
     /// How often the kernel has killed in the group of the container whose first process this is.

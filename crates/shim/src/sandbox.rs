@@ -116,7 +116,7 @@ impl Sandbox {
     pub(crate) fn on_init_report(&mut self, poller: &Poller, outbox: &mut Outbox) {
         let Some(settling) = &self.settling else { return };
         let error = match child::hear(settling.channel.as_fd()) {
-            Heard::Nothing | Heard::Report(Report::Paused, _) => return,
+            Heard::Nothing | Heard::Report(Report::Paused | Report::Mounted { .. }, _) => return,
             Heard::Report(Report::Ready { .. }, _) => None,
             Heard::Report(Report::Failed(error), _) => Some(error),
             Heard::Closed => Some(refuse(ShimErrorKind::System, "set up init", "it ended")),

@@ -1,10 +1,11 @@
-//! One exec: a further process in a running container, from its fork to its end.
+//! One exec: a further process in a running container, from its fork to its end. In a container of another OCI runtime, from
+//! the start of its program, which leaves the process behind.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use podd_shim::wire::{
-    CgroupSpec, Event, ExecSpec, ExecState, Executing, Exit, Response, ShimError, ShimErrorKind, Stdio as Standard,
-    WindowSize,
+    CgroupSpec, Event, ExecSpec, ExecState, Executing, Exit, Launch, Response, ShimError, ShimErrorKind,
+    Stdio as Standard, WindowSize,
 };
 use rustix::process::WaitStatus;
 
@@ -12,6 +13,7 @@ use crate::child::{self, Heard, Report, Stdio, Target};
 use crate::clock;
 use crate::container::Fate;
 use crate::fault::{Outcome, Stage, refuse};
+use crate::launch::{self, Console, Strays};
 use crate::outbox::{Caller, Outbox};
 use crate::poller::{Poller, Serial, Token};
 use crate::process::{self, Cradle, Process};
@@ -35,7 +37,44 @@ pub(crate) struct Session {
     exit: Option<Exit>,
     /// Another descriptor of the master that the runtime has, for its size.
     terminal: Option<OwnedFd>,
+    window: Option<WindowSize>,
+    /// The program of another runtime is still at it.
+    launching: Option<Launching>,
     forgotten: bool,
+}
+
+/// A program that starts the process.
+struct Launching {
+    launch: Launch,
+    console: Option<Console>,
+    /// Its standard error, where that is not the process's own.
+    errors: Option<OwnedFd>,
+}
+
+impl Launching {
+    /// Runs the program.
+    fn begin(spec: &ExecSpec, launch: &Launch, stdio: Stdio) -> Outcome<(Process, Self)> {
+        let console = launch.console.as_deref().map(Console::listen).transpose()?;
+        let (files, errors) = match stdio {
+            Stdio::Files(files) => (files, None),
+            Stdio::Terminal => {
+                let (read, write) = launch::errors()?;
+                ([None, None, Some(write)], Some(read))
+            }
+        };
+        let process = launch::run(&launch.command, spec.process.oom_score_adj, &files)?;
+        Ok((process, Self { launch: launch.clone(), console, errors }))
+    }
+
+    /// What the program has left behind, once it has ended: the process's id, and its terminal.
+    fn result(self, status: WaitStatus) -> Outcome<(u32, Option<OwnedFd>)> {
+        let Self { launch, console, errors } = self;
+        if status.exit_status() != Some(0) {
+            return Err(launch::failure("exec", &launch.command, status, errors.as_ref()));
+        }
+        let terminal = console.map(|console| console.terminal()).transpose()?;
+        Ok((launch::read_pid(&launch.pid_file)?, terminal))
+    }
 }
 
 /// The container to enter.
@@ -58,6 +97,27 @@ impl Session {
         poller: &Poller,
     ) -> Outcome<Self> {
         let stdio = standard(spec, fds)?;
+        let session = Self {
+            id: spec.id.clone(),
+            container: place.container,
+            container_id: spec.container.clone(),
+            client: caller.client,
+            process: None,
+            channel: None,
+            caller: Some(caller),
+            deadline: Some(process::deadline(spec.deadline_ms)),
+            going: false,
+            started_at: 0,
+            exit: None,
+            terminal: None,
+            window: spec.window,
+            launching: None,
+            forgotten: false,
+        };
+        if let Some(launch) = &spec.external {
+            let (process, launching) = Launching::begin(spec, launch, stdio)?;
+            return Ok(Self { process: Some(process), launching: Some(launching), ..session });
+        }
         let (ours, theirs) = process::channel().stage("make channel")?;
         poller.add(&ours, Token::Exec(serial)).stage("watch child")?;
         let v2 = place.cgroup.v2_dir.as_deref();
@@ -66,21 +126,42 @@ impl Session {
         let users = Needed::pod(place.users);
         let forked = Process::fork(&cradle, || child::run_exec(spec, &target, users, stdio, theirs)).stage("fork");
         let process = forked.inspect_err(|_| poller.remove(&ours))?;
-        Ok(Self {
-            id: spec.id.clone(),
-            container: place.container,
-            container_id: spec.container.clone(),
-            client: caller.client,
-            process: Some(process),
-            channel: Some(ours),
-            caller: Some(caller),
-            deadline: Some(process::deadline(spec.deadline_ms)),
-            going: false,
-            started_at: 0,
-            exit: None,
-            terminal: None,
-            forgotten: false,
-        })
+        Ok(Self { process: Some(process), channel: Some(ours), ..session })
+    }
+
+    /// A program runs that will leave its process behind.
+    pub(crate) fn is_launching(&self) -> bool {
+        self.launching.is_some()
+    }
+
+    /// The program that starts the process has ended; the process may have done so, too.
+    fn on_launched(&mut self, status: WaitStatus, strays: &mut Strays, poller: &Poller, outbox: &mut Outbox) -> Fate {
+        self.process = None;
+        let Some(launching) = self.launching.take() else { return Fate::Kept };
+        let launched = launching.result(status).and_then(|(pid, terminal)| {
+            let ended = strays.take(pid);
+            self.process = if ended.is_none() { Some(launch::adopt(pid)?) } else { None };
+            if let (Some(terminal), Some(window)) = (&terminal, self.window) {
+                child::resize(terminal.as_fd(), window).stage("set terminal size")?;
+            }
+            Ok((pid, terminal, ended))
+        });
+        let (pid, terminal, ended) = match launched {
+            Ok(launched) => launched,
+            Err(error) => return self.on_failure(error, poller, outbox),
+        };
+        self.terminal = terminal;
+        if let Err(error) = self.answer_running(pid, outbox) {
+            return self.on_failure(error, poller, outbox);
+        }
+        match ended {
+            Some(status) => self.finish(status, outbox),
+            None if self.forgotten => {
+                self.terminal = None;
+                Fate::Kept
+            }
+            None => Fate::Kept,
+        }
     }
 
     pub(crate) fn is_process(&self, pid: u32) -> bool {
@@ -96,7 +177,7 @@ impl Session {
         while let Some(channel) = &self.channel {
             match child::hear(channel.as_fd()) {
                 // Only containers pause.
-                Heard::Nothing | Heard::Report(Report::Paused, _) => break,
+                Heard::Nothing | Heard::Report(Report::Paused | Report::Mounted { .. }, _) => break,
                 Heard::Report(Report::Ready { .. }, master) => {
                     self.terminal = master;
                     if let Err(error) = child::let_go(channel.as_fd()).stage("start exec") {
@@ -109,23 +190,23 @@ impl Session {
                 Heard::Closed if !self.going => self.close_channel(poller),
                 Heard::Closed => {
                     self.close_channel(poller);
-                    self.deadline = None;
-                    self.started_at = clock::now();
                     let pid = self.process.as_ref().map_or(0, |process| process.pid);
-                    let master = self.terminal.as_ref().map(OwnedFd::try_clone).transpose();
-                    let answer = master
-                        .stage("share terminal")
-                        .map(|master| (Response::Executing(Executing { pid, started_at: self.started_at }), master));
-                    match answer {
-                        Ok((response, master)) => {
-                            outbox.answer_with(&mut self.caller, Ok(response), master.into_iter().collect());
-                        }
-                        Err(error) => return self.on_failure(error, poller, outbox),
+                    if let Err(error) = self.answer_running(pid, outbox) {
+                        return self.on_failure(error, poller, outbox);
                     }
                 }
             }
         }
         Fate::Kept
+    }
+
+    fn answer_running(&mut self, pid: u32, outbox: &mut Outbox) -> Outcome<()> {
+        self.deadline = None;
+        self.started_at = clock::now();
+        let master = self.terminal.as_ref().map(OwnedFd::try_clone).transpose().stage("share terminal")?;
+        let response = Response::Executing(Executing { pid, started_at: self.started_at });
+        outbox.answer_with(&mut self.caller, Ok(response), master.into_iter().collect());
+        Ok(())
     }
 
     fn on_failure(&mut self, error: ShimError, poller: &Poller, outbox: &mut Outbox) -> Fate {
@@ -140,8 +221,17 @@ impl Session {
         self.on_failure(error, poller, outbox)
     }
 
-    /// Its process has been reaped.
-    pub(crate) fn on_end(&mut self, status: WaitStatus, poller: &Poller, outbox: &mut Outbox) -> Fate {
+    /// Its process has been reaped, or the program that starts it.
+    pub(crate) fn on_end(
+        &mut self,
+        status: WaitStatus,
+        strays: &mut Strays,
+        poller: &Poller,
+        outbox: &mut Outbox,
+    ) -> Fate {
+        if self.is_launching() {
+            return self.on_launched(status, strays, poller, outbox);
+        }
         if self.on_report(poller, outbox) == Fate::Dropped {
             return Fate::Dropped;
         }
@@ -150,6 +240,10 @@ impl Session {
             let message = format!("the child ended: {}", process::words(status));
             return self.on_failure(refuse(ShimErrorKind::System, "set up exec", message), poller, outbox);
         }
+        self.finish(status, outbox)
+    }
+
+    fn finish(&mut self, status: WaitStatus, outbox: &mut Outbox) -> Fate {
         self.terminal = None;
         if self.forgotten {
             return Fate::Dropped;
@@ -182,7 +276,7 @@ impl Session {
 
     fn abandon(&mut self, poller: &Poller) {
         self.close_channel(poller);
-        self.terminal = None;
+        (self.terminal, self.launching) = (None, None);
         if let Some(process) = self.process.take() {
             // Reaped as a child that nobody knows.
             process.kill();

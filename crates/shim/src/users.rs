@@ -151,7 +151,7 @@ fn wait_for_report(channel: BorrowedFd<'_>) -> Outcome<()> {
             Heard::Report(Report::Ready { .. }, _) => return Ok(()),
             Heard::Report(Report::Failed(error), _) => return Err(error),
             // It never pauses; a pause would be its end all the same.
-            Heard::Report(Report::Paused, _) | Heard::Closed => {
+            Heard::Report(Report::Paused | Report::Mounted { .. }, _) | Heard::Closed => {
                 return Err(refuse(ShimErrorKind::System, "make user namespace", "the child ended"));
             }
             Heard::Nothing => {}

@@ -12,6 +12,7 @@
 //! [`VERSION`], since shims outlive the agent that started them.
 
 mod client;
+mod external;
 mod files;
 mod frame;
 mod hook;
@@ -19,6 +20,7 @@ mod message;
 mod spec;
 
 pub use client::{Client, ClientError};
+pub use external::{Command, External, Launch, Mounted};
 pub use files::{Device, DeviceKind, Mount, MountKind, Propagation, Rootfs};
 pub use frame::{Decoder, Frame, MAX_FRAME, encode, receive, send_all};
 pub use hook::{Hook, HookStatus, InsideHooks, hook_state};
@@ -31,8 +33,9 @@ pub use spec::{
     Namespaces, PidNamespace, Process, Rlimit, SandboxSpec, Scope, Seccomp, Stdio, UserNamespace, UserSpec, WindowSize,
 };
 
-/// The version this build speaks. The second has [`Process::apparmor`], which a shim of the first would pass over.
-pub const VERSION: u32 = 2;
+/// The version this build speaks. The second has [`Process::apparmor`], the third [`ContainerSpec::external`] and
+/// [`ExecSpec::external`]; older shims would pass over them.
+pub const VERSION: u32 = 3;
 
 /// The oldest version this build still speaks.
 pub const OLDEST: u32 = 1;

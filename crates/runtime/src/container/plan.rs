@@ -145,6 +145,7 @@ pub(crate) fn plan(context: Context<'_>, config: &ContainerConfig) -> Result<Pla
         window: None,
         deadline_ms: 0,
         hooks: Default::default(),
+        external: None,
     };
     let hook_annotations = hook_annotations(&context.sandbox.annotations, &config.annotations);
     let subject = Subject {

@@ -89,20 +89,52 @@ pub(super) fn plan<'a>(spec: &'a ContainerSpec, users: &Needed) -> Outcome<Plan<
             let message = "a mount can't take the place of the root";
             return Err(refuse(ShimErrorKind::Invalid, "plan mounts", message));
         }
-        let tree = match &mount.kind {
-            MountKind::Bind { source, recursive } => {
-                let tree = clone_tree(CWD, source, *recursive).on("open mount source", source)?;
-                if let Some(ids) = &mount.ids {
-                    show_by(ids, users, &tree, source, *recursive)?;
-                }
-                Some(tree)
-            }
-            _ => None,
-        };
-        steps.push(Planned::Asked(mount, tree));
+        steps.push(Planned::Asked(mount, open_source(mount, users)?));
     }
     steps.sort_by_key(|step| step.destination().components().count());
     Ok(Plan { steps, sysfs_writable: spec.sysfs_writable })
+}
+
+/// What a bind mount shows of the host.
+fn open_source(mount: &Mount, users: &Needed) -> Outcome<Option<OwnedFd>> {
+    let MountKind::Bind { source, recursive } = &mount.kind else { return Ok(None) };
+    let tree = clone_tree(CWD, source, *recursive).on("open mount source", source)?;
+    if let Some(ids) = &mount.ids {
+        show_by(ids, users, &tree, source, *recursive)?;
+    }
+    Ok(Some(tree))
+}
+
+/// What a mount shows of an image.
+fn open_image(mount: &Mount) -> Outcome<Option<OwnedFd>> {
+    let MountKind::Image { lower, sub_path } = &mount.kind else { return Ok(None) };
+    rootfs::image(lower, sub_path.as_deref(), &mount.destination).map(Some)
+}
+
+/// Mounts the root, and below `place`, under its place in the list, each mount that shows something of the host or of an
+/// image; it has its attributes already, whatever is made of it. What `place` has here, nobody else sees.
+pub(super) fn stage(spec: &ContainerSpec, users: &Needed, place: &Path) -> Outcome<OwnedFd> {
+    let mut trees = spec.mounts.iter().map(|mount| open_source(mount, users)).collect::<Outcome<Vec<_>>>()?;
+    podd_sys::mount::make_all_private().stage("make mounts private")?;
+    for (mount, tree) in spec.mounts.iter().zip(&mut trees) {
+        if let Some(image) = open_image(mount)? {
+            *tree = Some(image);
+        }
+    }
+    let root = rootfs::mount(&spec.rootfs, std::iter::empty())?;
+    let directory = filesystem("tmpfs", &[("mode", Some("700"))], NOSUID_NODEV_NOEXEC).on("mount", place)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let target = rustix::fs::open(place, flags, Mode::empty()).on("open directory", place)?;
+    attach(directory.as_fd(), target.as_fd()).on("attach mount", place)?;
+    for (number, (mount, tree)) in spec.mounts.iter().zip(trees).enumerate() {
+        let Some(tree) = tree else { continue };
+        let path = PathBuf::from(number.to_string());
+        let target = ensure_in_root(directory.as_fd(), &path, leaf_of(&tree, &mount.destination)?)
+            .on("make mount point", &path)?;
+        set_up(&tree, mount)?;
+        attach(tree.as_fd(), target.as_fd()).on("attach mount", &mount.destination)?;
+    }
+    Ok(root)
 }
 
 /// Maps the ids of a bind mount.
@@ -134,9 +166,9 @@ impl Plan<'_> {
     pub(super) fn open_images(&mut self) -> Outcome<()> {
         for step in &mut self.steps {
             if let Planned::Asked(mount, tree) = step
-                && let MountKind::Image { lower, sub_path } = &mount.kind
+                && let Some(image) = open_image(mount)?
             {
-                *tree = Some(rootfs::image(lower, sub_path.as_deref(), &mount.destination)?);
+                *tree = Some(image);
             }
         }
         Ok(())
@@ -183,13 +215,29 @@ fn mount_asked(root: BorrowedFd<'_>, mount: &Mount, tree: Option<OwnedFd>) -> Ou
         Some(tree) => tree,
         None => make(mount)?,
     };
-    let kind = FileType::from_raw_mode(fstat(&tree).on("inspect mount source", path)?.st_mode);
-    let leaf = if kind == FileType::Directory { Leaf::Directory } else { Leaf::File };
-    let target = ensure_in_root(root, path, leaf).on("make mount point", path)?;
+    let target = ensure_in_root(root, path, leaf_of(&tree, path)?).on("make mount point", path)?;
     if fstatfs(&target).on("inspect mount point", path)?.f_type == PROC_SUPER_MAGIC {
         let message = format!("{} lies in the container's /proc", path.display());
         return Err(refuse(ShimErrorKind::Invalid, "mount", message));
     }
+    set_up(&tree, mount)?;
+    attach(tree.as_fd(), target.as_fd()).on("attach mount", path)?;
+    if mount.kind == MountKind::Cgroup {
+        let inside = in_root(root, path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).on("enter", path)?;
+        mount_cgroup_v1(inside.as_fd(), mount)?;
+    }
+    Ok(())
+}
+
+/// Whether a directory or a file can be covered by a mount.
+fn leaf_of(tree: &OwnedFd, path: &Path) -> Outcome<Leaf> {
+    let kind = FileType::from_raw_mode(fstat(tree).on("inspect mount source", path)?.st_mode);
+    Ok(if kind == FileType::Directory { Leaf::Directory } else { Leaf::File })
+}
+
+/// Gives a mount its propagation and attributes, before it is attached.
+fn set_up(tree: &OwnedFd, mount: &Mount) -> Outcome<()> {
+    let path = &mount.destination;
     let propagation = match mount.propagation {
         wire::Propagation::Private => Propagation::Private,
         wire::Propagation::Slave => Propagation::Slave,
@@ -205,11 +253,6 @@ fn mount_asked(root: BorrowedFd<'_>, mount: &Mount, tree: Option<OwnedFd>) -> Ou
     if mount.recursive_readonly {
         let attributes = Attributes { set: MountAttr::RDONLY, ..Attributes::default() };
         set_attributes(tree.as_fd(), true, &attributes).on("make mounts read-only", path)?;
-    }
-    attach(tree.as_fd(), target.as_fd()).on("attach mount", path)?;
-    if mount.kind == MountKind::Cgroup {
-        let inside = in_root(root, path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).on("enter", path)?;
-        mount_cgroup_v1(inside.as_fd(), mount)?;
     }
     Ok(())
 }

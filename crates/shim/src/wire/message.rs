@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::external::Mounted;
 use super::spec::{ContainerSpec, ExecSpec, LogLimits, NamespaceKind, SandboxSpec, Stdio, WindowSize};
 
 /// What the runtime sends.
@@ -32,9 +33,9 @@ pub enum Request {
     /// Once in a shim's life. → [`Response::Done`], or [`Response::SetUp`] when there is something to tell.
     Setup(SandboxSpec),
     /// Makes a container up to the point of exec. → [`Response::Created`], or [`Response::Paused`] where the
-    /// specification asks for that.
+    /// specification asks for that, or [`Response::Mounted`] where another runtime makes it.
     Create(Box<ContainerSpec>),
-    /// Lets a container that paused in its creation go on. → [`Response::Created`].
+    /// Lets a container that paused in its creation, or was mounted, go on. → [`Response::Created`].
     Proceed {
         /// The container.
         id: String,
@@ -165,6 +166,8 @@ pub enum Response {
         /// The child, as the shim sees it.
         pid: u32,
     },
+    /// To [`Request::Create`]: all is mounted, and the other runtime's configuration can be written.
+    Mounted(Mounted),
     /// To [`Request::Start`].
     Started {
         /// Unix nanoseconds.

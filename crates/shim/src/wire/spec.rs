@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::external::{External, Launch};
 use super::files::{Device, Mount, Rootfs};
 use super::hook::InsideHooks;
 
@@ -148,6 +149,9 @@ pub struct ContainerSpec {
     /// Hooks that run in its namespaces.
     #[serde(default)]
     pub hooks: InsideHooks,
+    /// Another runtime makes it; then hooks are that one's to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<Box<External>>,
 }
 
 /// A process to run, in a container that is made or in one that runs.
@@ -375,6 +379,9 @@ pub struct ExecSpec {
     /// As in [`ContainerSpec::deadline_ms`].
     #[serde(default)]
     pub deadline_ms: u64,
+    /// Another runtime's program starts it; of `process`, `oom_score_adj` alone is the shim's then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<Box<Launch>>,
 }
 
 /// A standard descriptor.
