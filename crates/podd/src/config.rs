@@ -19,6 +19,8 @@ const DEFAULT_FILE: &str = "/etc/podd/config.toml";
 pub(crate) const DEFAULT_SUBNET: &str = "10.85.0.0/16";
 /// The instance that has the plain names.
 const DEFAULT_INSTANCE: &str = "podd";
+/// The runtime handler that is always there.
+const EMBEDDED: &str = "podd";
 /// The longest instance name: a network interface's name is built from it.
 const INSTANCE_MAX: usize = 10;
 
@@ -114,15 +116,38 @@ struct RuntimeFile {
     /// The program that makes checkpoints, if not the `criu` of `PATH`.
     criu: Option<PathBuf>,
     /// Runtime handlers by name.
-    handlers: BTreeMap<String, Handler>,
+    handlers: BTreeMap<String, HandlerFile>,
+}
+
+/// What a runtime handler is, as the file says it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged, expecting = "must be \"embedded\", or a table with the path of a program")]
+enum HandlerFile {
+    Named(Embedded),
+    Table(ProgramFile),
+}
+
+/// podd's own runtime.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Embedded {
+    Embedded,
+}
+
+/// Another OCI runtime.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct ProgramFile {
+    path: PathBuf,
 }
 
 /// What a runtime handler is.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Handler {
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Handler {
     /// podd's own runtime.
     Embedded,
+    /// Another OCI runtime: an absolute path, or a name to look for in `PATH`.
+    Program(PathBuf),
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -173,8 +198,8 @@ pub(crate) struct Settings {
     pub(crate) nri_socket: Option<PathBuf>,
     pub(crate) criu: Option<PathBuf>,
     pub(crate) cgroup_driver: CgroupDriver,
-    /// Further names of the embedded runtime.
-    pub(crate) handlers: Vec<String>,
+    /// Runtime handlers by name.
+    pub(crate) handlers: BTreeMap<String, Handler>,
     pub(crate) sysctls: sysctl::Allowed,
     pub(crate) eviction: podd_core::eviction::Settings,
     pub(crate) shutdown: podd_core::shutdown::Periods,
@@ -287,7 +312,7 @@ fn settings(args: NodeArgs, file: File, host_name: &str) -> anyhow::Result<Setti
         nri_socket: file.runtime.nri_socket,
         criu: file.runtime.criu,
         cgroup_driver: file.runtime.cgroup_driver,
-        handlers: file.runtime.handlers.into_keys().collect(),
+        handlers: handlers(file.runtime.handlers)?,
         sysctls,
         eviction: file.agent.eviction.settings()?,
         shutdown,
@@ -298,6 +323,32 @@ fn settings(args: NodeArgs, file: File, host_name: &str) -> anyhow::Result<Setti
         cluster_domain,
         instance,
     })
+}
+
+/// The handlers of the file; a RuntimeClass can name no other than these.
+fn handlers(file: BTreeMap<String, HandlerFile>) -> anyhow::Result<BTreeMap<String, Handler>> {
+    let handler = |(name, handler): (String, HandlerFile)| {
+        let key = format!("runtime.handlers.{name}");
+        let handler = match handler {
+            HandlerFile::Named(Embedded::Embedded) => Handler::Embedded,
+            HandlerFile::Table(_) if name == EMBEDDED => {
+                bail!("{key}: this name is podd's own runtime's; give the program another one");
+            }
+            HandlerFile::Table(ProgramFile { path }) => {
+                // It becomes the name of a directory.
+                if let Some(why) = podd_core::names::dns_label(&name) {
+                    bail!("{key}: {why}");
+                }
+                let is_name = path.components().count() == 1 && path.file_name().is_some();
+                if !path.is_absolute() && !is_name {
+                    bail!("{key}.path {path:?} must be an absolute path, or a name to look for in PATH");
+                }
+                Handler::Program(path)
+            }
+        };
+        Ok((name, handler))
+    };
+    file.into_iter().map(handler).collect()
 }
 
 fn host_name() -> String {
@@ -350,6 +401,33 @@ mod tests {
         assert_eq!(settings.criu, Some("/d".into()));
         let plain = super::settings(NodeArgs::default(), File::default(), "h").unwrap();
         assert_eq!((plain.cdi_dirs, plain.hooks_dirs, plain.criu), (None, vec![], None));
+    }
+
+    #[test]
+    fn a_handler_is_podds_own_runtime_or_a_program() {
+        let load = |text: &str| {
+            let file: File = toml::from_str(text).map_err(anyhow::Error::from)?;
+            settings(NodeArgs::default(), file, "h").map(|settings| settings.handlers)
+        };
+        let text = "[runtime.handlers]\na = \"embedded\"\nb = { path = \"crun\" }\n[runtime.handlers.c]\npath = \"/sbin/runc\"\n";
+        let expected = [
+            ("a", Handler::Embedded),
+            ("b", Handler::Program("crun".into())),
+            ("c", Handler::Program("/sbin/runc".into())),
+        ];
+        assert_eq!(load(text).unwrap(), expected.map(|(name, handler)| (name.to_owned(), handler)).into());
+        for (text, says) in [
+            ("a = \"other\"", "must be \"embedded\", or a table with the path of a program"),
+            ("a = { path = \"/a\", more = 1 }", "must be \"embedded\""),
+            ("a = { path = \"bin/runc\" }", "runtime.handlers.a.path \"bin/runc\" must be an absolute path"),
+            ("a = { path = \"\" }", "runtime.handlers.a.path"),
+            ("a = { path = \"..\" }", "runtime.handlers.a.path"),
+            ("podd = { path = \"/a\" }", "runtime.handlers.podd: this name"),
+            ("\"a/b\" = { path = \"/a\" }", "runtime.handlers.a/b: "),
+        ] {
+            let error = format!("{:#}", load(&format!("[runtime.handlers]\n{text}\n")).unwrap_err());
+            assert!(error.contains(says), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Everything about a runtime that can be set. Nothing here is looked up, but for the boot id's default.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use podd_shim::wire::LogLimits;
@@ -34,10 +35,19 @@ pub struct Config {
     pub nri_socket: Option<PathBuf>,
     /// The program that writes containers down (CRIU): an absolute path, or a name to look for in `PATH`.
     pub criu: PathBuf,
-    /// Further names of the one runtime handler, for RuntimeClasses that were written for another node.
-    pub handlers: Vec<String>,
+    /// Runtime handlers beside podd's own, by name. The name of one that is a program has to be one of a directory, too.
+    pub handlers: BTreeMap<String, Handler>,
     /// Which boot this is. Anything else than the recorded one means that no process of then is left.
     pub boot_id: String,
+}
+
+/// What a runtime handler is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Handler {
+    /// podd itself, under a further name, for RuntimeClasses that were written for another node.
+    Embedded,
+    /// Another OCI runtime, with the command line of runc: an absolute path, or a name to look for in `PATH`.
+    Program(PathBuf),
 }
 
 /// Who makes the groups of pods and containers; a kubelet asks for it and must agree.
@@ -104,7 +114,7 @@ impl Config {
             hooks_dirs: Vec::new(),
             nri_socket: None,
             criu: "criu".into(),
-            handlers: Vec::new(),
+            handlers: BTreeMap::new(),
             boot_id,
         })
     }

@@ -4,6 +4,7 @@ mod checkpoint;
 mod create;
 mod devices;
 mod edits;
+mod external;
 mod hooks;
 pub(crate) mod limits;
 mod list;

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{CgroupDriver, Config};
 use crate::error::{Context, CriError, Result};
 use crate::events::Events;
+use crate::external;
 use crate::features::Features;
 use crate::network::{self, cni::Cni};
 use crate::paths::Paths;
@@ -59,6 +60,9 @@ pub(crate) struct Engine {
     pub(crate) warnings: Warnings,
     /// Empty unless the configuration names a socket; see [`crate::nri`].
     pub(crate) nri: OnceLock<Arc<Plugins>>,
+    /// Held while another runtime makes groups of its own, and for their removal: one would take away what the other
+    /// is about to need.
+    pub(crate) groups_beside: tokio::sync::RwLock<()>,
     /// What the kernel can do; see [`crate::features`].
     pub(crate) features: OnceCell<Features>,
     /// The capabilities that a container can have at most.
@@ -80,6 +84,9 @@ impl Runtime {
     pub async fn open(config: Config) -> Result<Arc<Self>> {
         let engine = blocking(move || Engine::open(config)).await?;
         let engine = Arc::new(engine);
+        for why in external::missing_programs(&engine.config.handlers) {
+            tracing::warn!(why, "pods of a runtime handler will not start");
+        }
         engine.recover().await?;
         engine.start_nri()?;
         let runtime = Arc::new(Streamed(Arc::downgrade(&engine) as Weak<Engine>));
@@ -146,7 +153,7 @@ impl Drop for Runtime {
 impl Engine {
     fn open(config: Config) -> Result<Self> {
         let paths = Paths::new(&config.root, &config.run);
-        for directory in [config.root.clone(), config.run.clone(), paths.shms()] {
+        for directory in [config.root.clone(), config.run.clone(), paths.shms(), paths.io()] {
             make_private(&directory)?;
         }
         let syncer = Syncer::start().context(|| "start a thread")?;
@@ -176,6 +183,7 @@ impl Engine {
             pod_cidr: Mutex::default(),
             warnings: Warnings::default(),
             nri: OnceLock::new(),
+            groups_beside: tokio::sync::RwLock::default(),
             features: OnceCell::new(),
             bounding: podd_sys::capability::bounding().context(|| "read the bounding set")?,
             tasks: TaskTracker::new(),

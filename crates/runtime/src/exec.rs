@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use podd_cri::streaming::{Output, Streams};
 use podd_cri::v1::ExecSyncResponse;
-use podd_shim::wire::{ExecSpec, Exit, Process, Request, Response, Stdio, WindowSize};
+use podd_shim::wire::{ExecSpec, Exit, Launch, Process, Request, Response, Stdio, WindowSize};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 
@@ -19,6 +19,7 @@ use self::family::Family;
 use crate::container::Container;
 use crate::engine::{Engine, blocking, new_id};
 use crate::error::{Context, CriError, Result};
+use crate::external::{Commands, Files};
 use crate::request::{arguments, seconds};
 use crate::sandbox::Shim;
 use crate::shim::unexpected;
@@ -104,6 +105,7 @@ impl Engine {
         if tty && !process.env.iter().any(|variable| variable.starts_with("TERM=")) {
             process.env.push("TERM=xterm".to_owned());
         }
+        let external = self.exec_elsewhere(&container, &exec, &process, tty).await?;
         let spec = ExecSpec {
             container: container.id().to_owned(),
             id: exec.clone(),
@@ -112,12 +114,17 @@ impl Engine {
             tty,
             window: None,
             deadline_ms: 0,
-            external: None,
+            external: external.map(Box::new),
         };
+        let files = container.meta.external.is_some().then(|| Files::of(&self.paths, &exec));
         let exit = shim.expect_exec(&exec);
         let mut running = Running { engine: Arc::clone(self), shim, container, id: exec, exit, terminal: None, pid: 0 };
         let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-        match running.shim.client.call_with_fds(Request::Exec(Box::new(spec)), &borrowed).await? {
+        let answer = running.shim.client.call_with_fds(Request::Exec(Box::new(spec)), &borrowed).await;
+        if let Some(files) = files {
+            blocking(move || files.remove()).await;
+        }
+        match answer? {
             (Response::Executing(executing), fds) => {
                 running.terminal = fds.into_iter().next();
                 running.pid = executing.pid;
@@ -125,6 +132,20 @@ impl Engine {
             (other, _) => return Err(unexpected(&other)),
         }
         Ok(running)
+    }
+
+    /// What the program of another OCI runtime is run with to start a process, and the file that says which.
+    async fn exec_elsewhere(
+        &self,
+        container: &Container,
+        exec: &str,
+        process: &Process,
+        tty: bool,
+    ) -> Result<Option<Launch>> {
+        let Some(program) = &container.meta.external else { return Ok(None) };
+        let files = Files::of(&self.paths, exec);
+        self.write_process(container, &files, process, tty).await?;
+        Ok(Some(Commands::new(program, &self.paths, container.id()).exec(&files, tty)))
     }
 
     /// Whether an exec makes sense now; also asked before an address for streams is given out.

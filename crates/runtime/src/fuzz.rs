@@ -1,5 +1,6 @@
 //! A fuzz target (`fuzz/`) of what CRI's messages become.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path};
 use std::sync::Arc;
 
@@ -41,8 +42,13 @@ fn any_message_is_a_plan_or_refused() {
     let planned = |request: &CreateContainerRequest, driver| -> crate::Result<ContainerSpec> {
         let pod = request.sandbox_config.clone().unwrap_or_default();
         check_sandbox(&pod)?;
-        let context =
-            sandbox::Context { id: ID, now: 7, cgroup_root: Path::new("/podd"), cgroup_driver: driver, handlers: &[] };
+        let context = sandbox::Context {
+            id: ID,
+            now: 7,
+            cgroup_root: Path::new("/podd"),
+            cgroup_driver: driver,
+            handlers: &BTreeMap::new(),
+        };
         let meta = sandbox::plan(&context, &pod, "")?;
         let text = serde_json::to_string(&meta).expect("a record can be written");
         let again: crate::records::SandboxMeta = serde_json::from_str(&text).expect("and read");

@@ -120,7 +120,8 @@ pub(crate) async fn run_anyway(stage: &'static str, hooks: &[Hook], told: &Told<
     }
 }
 
-async fn run_one(hook: &Hook, bundle: &Path, state: &str) -> std::result::Result<(), String> {
+/// Runs one program, which is told `state`; what it says to its standard error is why it has failed.
+pub(crate) async fn run_one(hook: &Hook, bundle: &Path, state: &str) -> std::result::Result<(), String> {
     let mut command = tokio::process::Command::new(&hook.path);
     if let Some((name, args)) = hook.args.split_first() {
         command.arg0(name).args(args);

@@ -25,6 +25,7 @@ mod engine;
 mod error;
 mod events;
 mod exec;
+mod external;
 mod features;
 #[cfg(test)]
 mod fuzz;
@@ -34,6 +35,7 @@ mod metrics;
 mod network;
 mod nri;
 mod paths;
+mod program;
 mod records;
 mod recovery;
 mod registry;
@@ -50,6 +52,6 @@ mod streams;
 mod systemd;
 mod warnings;
 
-pub use config::{CgroupDriver, CniConfig, Config, LogLimits, NetworkChoice};
+pub use config::{CgroupDriver, CniConfig, Config, Handler, LogLimits, NetworkChoice};
 pub use engine::Runtime;
 pub use error::{CriError, Result};

@@ -5,13 +5,16 @@
 //! <root>/sandboxes/<id>/{hosts,hostname,resolv.conf}
 //! <root>/containers/<id>.jsonl                     record
 //! <root>/containers/<id>/{upper,work}              writable layer
-//! <root>/containers/<id>/{config.json,rootfs}      bundle, for hooks to find
+//! <root>/containers/<id>/{config.json,rootfs}      bundle, for hooks to find and for other OCI runtimes
+//! <root>/containers/<id>/mounts                    where what a bundle's mounts show is found, in the program's namespace
 //! <root>/containers/<id>/checkpoint/               what a checkpoint is made of, while it is
 //! <root>/cni/<sandbox>.json                        what CNI plugins made
 //! <root>/images/                                   the image store
 //! <run>/shims/<sandbox>.sock, <sandbox>.json       what a boot invalidates
 //! <run>/netns/<sandbox>                            the namespace of a pod that CNI plugins wired
 //! <run>/shm/<sandbox>                              the pod's shared memory, a tmpfs
+//! <run>/oci/<handler>/<container>                  what another OCI runtime keeps of its containers
+//! <run>/io/<container or exec>*                    what its program and podd tell each other: terminals, pids, logs
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -62,6 +65,16 @@ impl Paths {
         self.run.join("shm")
     }
 
+    /// Where another OCI runtime keeps what it knows.
+    pub(crate) fn oci(&self, handler: &str) -> PathBuf {
+        self.run.join("oci").join(handler)
+    }
+
+    /// Here and not with the container: a socket's path has to be short.
+    pub(crate) fn io(&self) -> PathBuf {
+        self.run.join("io")
+    }
+
     pub(crate) fn sandbox(&self, id: &str) -> SandboxPaths {
         SandboxPaths { directory: self.sandboxes().join(id), shm: self.shms().join(id) }
     }
@@ -102,6 +115,11 @@ impl ContainerPaths {
     /// Where a checkpoint is put together.
     pub(crate) fn checkpoint(&self) -> PathBuf {
         self.directory.join("checkpoint")
+    }
+
+    /// What is shown of host and images, for another OCI runtime, in the mount namespace of its program.
+    pub(crate) fn mounts(&self) -> PathBuf {
+        self.directory.join("mounts")
     }
 
     /// Where hooks find the root, in the container's mount namespace.

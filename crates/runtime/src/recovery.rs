@@ -211,6 +211,21 @@ impl Engine {
                 }
             }
         }
+        self.remove_orphaned_io(&containers)?;
         self.look_after_cni(&sandboxes)
+    }
+
+    /// Of execs that were under way, and of containers that are gone.
+    fn remove_orphaned_io(&self, containers: &HashSet<String>) -> Result<()> {
+        let directory = self.paths.io();
+        let what = || format!("clear up {}", directory.display());
+        for entry in std::fs::read_dir(&directory).context(what)? {
+            let path = entry.context(what)?.path();
+            let known = path.file_stem().is_some_and(|id| containers.contains(&*id.to_string_lossy()));
+            if !known {
+                std::fs::remove_file(&path).context(what)?;
+            }
+        }
+        Ok(())
     }
 }

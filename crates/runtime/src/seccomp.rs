@@ -8,6 +8,10 @@
 //! - an entry that compares one argument twice means either comparison, otherwise all of them;
 //! - calls newer than any that a denying profile names do not exist (`ENOSYS`), so that programs fall back;
 //! - calls by an architecture that the profile does not list end the process.
+//!
+//! Another OCI runtime gets no program but the profile itself, in the plain form of the specification: [`told`].
+
+mod told;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -20,6 +24,8 @@ use rustix::fs::{FileType, Mode, OFlags};
 use serde::Deserialize;
 
 use crate::error::{Context, CriError, Result};
+
+pub(crate) use told::told_default;
 
 /// The longest profile that is read.
 const MAX_PROFILE: u64 = 1 << 20;

@@ -9,6 +9,7 @@ use podd_cri::v1::{
     RuntimeHandler, RuntimeHandlerFeatures, RuntimeStatus, StatusResponse, VersionResponse,
 };
 
+use crate::config::Handler;
 use crate::engine::Engine;
 use crate::error::{CriError, Result, excerpt};
 use crate::features::Features;
@@ -42,8 +43,10 @@ impl Engine {
         let handler = |name: &str| RuntimeHandler {
             name: name.to_owned(),
             features: Some(RuntimeHandlerFeatures {
+                // The shim makes mounts read-only before another runtime's program sees them.
                 recursive_read_only_mounts: features.recursive_read_only,
-                user_namespaces: features.user_namespaces,
+                user_namespaces: features.user_namespaces
+                    && !matches!(self.config.handlers.get(name), Some(Handler::Program(_))),
             }),
         };
         StatusResponse {
@@ -51,7 +54,7 @@ impl Engine {
             info: if verbose { self.describe() } else { BTreeMap::new() },
             runtime_handlers: ["", HANDLER]
                 .into_iter()
-                .chain(self.config.handlers.iter().map(String::as_str))
+                .chain(self.config.handlers.keys().map(String::as_str))
                 .map(handler)
                 .collect(),
             features: Some(RuntimeFeatures {

@@ -10,7 +10,7 @@ use podd_cri::{ImageService, RuntimeService};
 use podd_runtime::{LogLimits, Runtime};
 
 use super::routes;
-use crate::config::{CgroupDriver, DEFAULT_SUBNET, NetworkChoice, Settings, TlsFile};
+use crate::config::{CgroupDriver, DEFAULT_SUBNET, Handler, NetworkChoice, Settings, TlsFile};
 
 /// A container's log is rotated at this size (the kubelet's `containerLogMaxSize`).
 const LOG_SIZE: u64 = 10 << 20;
@@ -98,9 +98,16 @@ pub(super) async fn runtime(settings: &Settings) -> anyhow::Result<Arc<Runtime>>
     if let Some(program) = &settings.criu {
         config.criu.clone_from(program);
     }
-    config.handlers.clone_from(&settings.handlers);
+    config.handlers = settings.handlers.iter().map(|(name, handler)| (name.clone(), handler_of(handler))).collect();
     config.log_limits = LogLimits { max_size: LOG_SIZE, max_files: LOG_FILES };
     Runtime::open(config).await.context("open the runtime")
+}
+
+fn handler_of(handler: &Handler) -> podd_runtime::Handler {
+    match handler {
+        Handler::Embedded => podd_runtime::Handler::Embedded,
+        Handler::Program(path) => podd_runtime::Handler::Program(path.clone()),
+    }
 }
 
 /// `podd cri` keeps its own state: its client removes pods that it does not know, and the agent's are none of its.

@@ -47,6 +47,12 @@ impl Engine {
             let state = container.state().as_str_name();
             return Err(CriError::Precondition(format!("container {id} is {state}; there is nothing to write down")));
         }
+        if let Some(program) = &container.meta.external {
+            let handler = &program.handler;
+            return Err(CriError::Unsupported(format!(
+                "container {id} is of the runtime handler {handler:?}; only podd's own containers can be checkpointed"
+            )));
+        }
         let path = std::env::var_os("PATH").unwrap_or_default();
         let program = criu::find(&self.config.criu, &path)?;
         let parent = location.parent().unwrap_or(Path::new("/"));

@@ -5,7 +5,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use podd_cgroup::Limits;
+use podd_cgroup::{Group, Limits};
 use podd_cri::v1::{ContainerConfig, ContainerEventType, Mount};
 use podd_image::{Image, Lease};
 use podd_nri::message::Event;
@@ -77,6 +77,7 @@ impl Engine {
 
     /// Plans the container, and takes hold of the images that it is made of; nothing else has happened then.
     fn plan_container(&self, sandbox: &Arc<Sandbox>, config: &ContainerConfig) -> Result<(Plan, Vec<Lease>)> {
+        let external = self.external_of(sandbox)?;
         let profile = plan::apparmor_profile(config)?;
         profile.as_deref().map_or(Ok(()), apparmor::verify)?;
         let image = config.image.as_ref().map(|spec| spec.image.as_str()).unwrap_or_default();
@@ -115,7 +116,9 @@ impl Engine {
             target: target.as_ref().map(|target| target.id()),
             kernel: seccomp::version(&rustix::system::uname().release().to_string_lossy()).unwrap_or_default(),
         };
-        Ok((plan::plan(context, config)?, leases))
+        let mut plan = plan::plan(context, config)?;
+        plan.meta.external = external;
+        Ok((plan, leases))
     }
 
     /// Writes the container's record; its name stays reserved from now on.
@@ -134,7 +137,7 @@ impl Engine {
             pid: 0,
             user: None,
             resources: plan.resources.clone(),
-            poststop_due: !plan.meta.hooks.poststop.is_empty(),
+            poststop_due: plan.meta.external.is_some() || !plan.meta.hooks.poststop.is_empty(),
         };
         let record =
             self.container_records.create(&id, &plan.meta, &status).context(|| format!("record container {id}"))?;
@@ -201,6 +204,9 @@ impl Engine {
         plan: Plan,
         limits: Limits,
     ) -> Result<Created> {
+        if plan.meta.external.is_some() {
+            return self.make_elsewhere(container, shim, plan, limits).await;
+        }
         let Plan { spec, sources, meta, .. } = plan;
         apparmor::verify_shim(spec.process.apparmor.as_deref(), shim.client.version())?;
         let group = self.cgroups.group(&container.meta.cgroup).context(|| "name the container's cgroup")?;
@@ -211,11 +217,7 @@ impl Engine {
                 hooks::write_bundle(&paths, &spec, &meta.hooks)?;
             }
             group.create(&limits).map_err(refused_limit)?;
-            let cgroup = match group.v2_dir() {
-                Some(dir) => CgroupSpec { v2_dir: Some(dir), oom_counter: Some(group.oom_counter()), join: Vec::new() },
-                None => CgroupSpec { join: group.join_files(), v2_dir: None, oom_counter: Some(group.oom_counter()) },
-            };
-            Ok(ContainerSpec { cgroup, ..spec })
+            Ok(ContainerSpec { cgroup: cgroup_of(&group), ..spec })
         })
         .await?;
         match shim.client.call(Request::Create(Box::new(spec))).await? {
@@ -232,8 +234,14 @@ impl Engine {
     }
 }
 
+/// What the shim has to know of a container's group.
+pub(super) fn cgroup_of(group: &Group) -> CgroupSpec {
+    let join = if group.v2_dir().is_some() { Vec::new() } else { group.join_files() };
+    CgroupSpec { v2_dir: group.v2_dir(), oom_counter: Some(group.oom_counter()), join }
+}
+
 /// The writable layer, the log's directory, and host paths of mounts that are not there yet.
-fn prepare_directories(paths: &ContainerPaths, sources: &[Source], spec: &ContainerSpec) -> Result<()> {
+pub(super) fn prepare_directories(paths: &ContainerPaths, sources: &[Source], spec: &ContainerSpec) -> Result<()> {
     let private = |path: &std::path::Path, mode| {
         fs::DirBuilder::new().mode(mode).create(path).context(|| format!("make {}", path.display()))
     };

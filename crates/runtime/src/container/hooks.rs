@@ -1,4 +1,4 @@
-//! The hooks of a container that run outside it.
+//! The hooks of a container that run outside it. Those of a container of another OCI runtime are that one's to run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,10 @@ impl Engine {
 
     /// Once the program runs. A failure ends the container.
     pub(super) async fn run_poststart(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        if container.meta.external.is_some() {
+            // That runtime has.
+            return Ok(());
+        }
         let (list, pid) = (&container.meta.hooks.poststart, container.status().pid);
         let ran = self.run_stage(container, "poststart", list, HookStatus::Running, pid).await;
         if let Err(error) = &ran {
@@ -45,7 +49,10 @@ impl Engine {
             bundle: &bundle,
             annotations: &annotations,
         };
-        hooks::run_anyway("poststop", &container.meta.hooks.poststop, &told).await;
+        match &container.meta.external {
+            Some(program) => self.delete_elsewhere(container, program).await,
+            None => hooks::run_anyway("poststop", &container.meta.hooks.poststop, &told).await,
+        }
         if let Err(error) = container.change(|status| status.poststop_due = false) {
             tracing::warn!(container = container.id(), error = error.chain(), "poststop hooks may run once more");
         }

@@ -80,6 +80,8 @@ pub(crate) struct Plan {
     pub(crate) hook_annotations: BTreeMap<String, String>,
     /// It may use every device.
     pub(crate) privileged: bool,
+    /// The profile that the specification's filter was made from, if that came from a file.
+    pub(crate) seccomp: Option<Profile>,
 }
 
 /// Decides on a container.
@@ -118,6 +120,7 @@ pub(crate) fn plan(context: Context<'_>, config: &ContainerConfig) -> Result<Pla
         args: process.args.clone(),
         exec: Process { args: Vec::new(), ..process.clone() },
         hooks: Default::default(),
+        external: None,
     };
     let privileged = security.privileged;
     let hidden = |paths: &[String]| if privileged { Vec::new() } else { paths.iter().map(PathBuf::from).collect() };
@@ -157,7 +160,17 @@ pub(crate) fn plan(context: Context<'_>, config: &ContainerConfig) -> Result<Pla
     let mut edits = context.edits;
     edits.append(Edits { hooks, ..Edits::default() });
     let bundle = context.paths.clone();
-    let mut plan = Plan { meta, spec, resources, sources, rules: context.rules, bundle, hook_annotations, privileged };
+    let mut plan = Plan {
+        meta,
+        spec,
+        resources,
+        sources,
+        rules: context.rules,
+        bundle,
+        hook_annotations,
+        privileged,
+        seccomp: context.seccomp,
+    };
     plan.edit(edits)?;
     Ok(plan)
 }

@@ -11,6 +11,7 @@ use podd_cri::v1;
 use podd_shim::wire::{IdMaps, IdRange};
 use serde::{Deserialize, Serialize};
 
+use crate::external::Program;
 use crate::hooks::Hooks;
 
 /// The version of everything in this file. A change that an older podd would misread raises it.
@@ -191,6 +192,9 @@ pub(crate) struct ContainerMeta {
     pub(crate) exec: podd_shim::wire::Process,
     #[serde(default, skip_serializing_if = "Hooks::is_empty")]
     pub(crate) hooks: Hooks,
+    /// The other OCI runtime that makes it; that also runs its hooks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) external: Option<Program>,
 }
 
 /// Why a container is no more, in the kubelet's words.
@@ -284,7 +288,7 @@ pub(crate) struct ContainerStatus {
     /// Known from the moment that the shim has made the container.
     pub(crate) user: Option<User>,
     pub(crate) resources: Resources,
-    /// Its poststop hooks are still to be run.
+    /// Its poststop hooks are still to be run; with another OCI runtime, that has to be told to delete it.
     #[serde(default)]
     pub(crate) poststop_due: bool,
 }

@@ -9,13 +9,13 @@ use std::path::{Component, Path, PathBuf};
 
 use podd_cri::v1::{DnsConfig, PodSandboxConfig, Protocol};
 
-use crate::config::CgroupDriver;
+use crate::config::{CgroupDriver, Handler};
 use crate::error::{CriError, Result};
 use crate::records::{NamespaceMode, Namespaces, Owner, PortMeta, SandboxMeta};
 use crate::request::check_sandbox;
 use crate::systemd::{own_slice, slice_path};
 
-/// The one runtime handler; the empty name means it too, and the configuration may give it more.
+/// podd's own runtime handler; the empty name means it too, and the configuration may give it more.
 pub(crate) const HANDLER: &str = "podd";
 /// The longest name the kernel takes for a host.
 const HOSTNAME_MAX: usize = 64;
@@ -28,16 +28,16 @@ pub(crate) struct Context<'a> {
     /// The group that sandboxes without a `cgroup_parent` are put in.
     pub(crate) cgroup_root: &'a Path,
     pub(crate) cgroup_driver: CgroupDriver,
-    /// Further names of the one runtime handler.
-    pub(crate) handlers: &'a [String],
+    /// The runtime handlers beside podd's own.
+    pub(crate) handlers: &'a BTreeMap<String, Handler>,
 }
 
 /// Decides on a sandbox. Everything podd cannot honour is refused here, by its name.
 pub(crate) fn plan(context: &Context<'_>, config: &PodSandboxConfig, handler: &str) -> Result<SandboxMeta> {
     check_sandbox(config)?;
     let metadata = config.metadata.clone().unwrap_or_default();
-    if !["", HANDLER].contains(&handler) && !context.handlers.iter().any(|name| name == handler) {
-        let more: String = context.handlers.iter().map(|name| format!(", {name:?}")).collect();
+    if !["", HANDLER].contains(&handler) && !context.handlers.contains_key(handler) {
+        let more: String = context.handlers.keys().map(|name| format!(", {name:?}")).collect();
         return Err(CriError::invalid(format!(
             "no runtime for {handler:?} is configured; podd has \"\", {HANDLER:?}{more}"
         )));
@@ -45,6 +45,9 @@ pub(crate) fn plan(context: &Context<'_>, config: &PodSandboxConfig, handler: &s
     let linux = config.linux.clone().unwrap_or_default();
     let security = linux.security_context.unwrap_or_default();
     let namespaces = namespaces(&security.namespace_options.unwrap_or_default())?;
+    if matches!(context.handlers.get(handler), Some(Handler::Program(_))) {
+        check_external(handler, &namespaces, context.cgroup_driver)?;
+    }
     if security.run_as_group.is_some() && security.run_as_user.is_none() {
         return Err(CriError::invalid("run_as_group of a sandbox needs run_as_user"));
     }
@@ -76,6 +79,20 @@ pub(crate) fn plan(context: &Context<'_>, config: &PodSandboxConfig, handler: &s
         cgroup_parent,
         owns_cgroup,
     })
+}
+
+/// What podd cannot have another OCI runtime do.
+fn check_external(handler: &str, namespaces: &Namespaces, driver: CgroupDriver) -> Result<()> {
+    let refuse = |what: &str| {
+        Err(CriError::Precondition(format!(
+            "runtime handler {handler:?} is a program of its own: {what}, use podd's own"
+        )))
+    };
+    match (namespaces.user.is_some(), driver) {
+        (true, _) => refuse("its pods cannot have user namespaces (hostUsers: false)"),
+        (_, CgroupDriver::Systemd) => refuse("it cannot be used with the cgroup driver systemd"),
+        _ => Ok(()),
+    }
 }
 
 fn namespaces(option: &podd_cri::v1::NamespaceOption) -> Result<Namespaces> {

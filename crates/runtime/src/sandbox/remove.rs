@@ -10,6 +10,7 @@ use super::Sandbox;
 use crate::container::remove::remove_directory;
 use crate::engine::{Engine, blocking};
 use crate::error::{Context, Result};
+use crate::external;
 use crate::records::NamespaceMode;
 
 /// How long the groups of a stopped sandbox may take to be empty.
@@ -55,6 +56,11 @@ impl Engine {
         }
         let (engine, cleared) = (Arc::clone(self), Arc::clone(sandbox));
         blocking(move || engine.remove_what_is_left(&cleared)).await?;
+        if external::is_foreign(&self.config.handlers, &sandbox.meta.runtime_handler) {
+            let _nobody_makes_any = self.groups_beside.write().await;
+            let (engine, parent) = (Arc::clone(self), sandbox.meta.cgroup_parent.clone());
+            blocking(move || external::groups::remove_beside(engine.cgroups.layout(), &parent)).await;
+        }
         sandbox.forget_record().context(|| format!("remove the record of sandbox {}", sandbox.id()))?;
         self.registry.drop_sandbox(sandbox);
         Ok(())

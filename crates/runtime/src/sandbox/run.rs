@@ -17,6 +17,7 @@ use super::{Sandbox, Shim, files};
 use crate::clock::now;
 use crate::engine::{Engine, blocking, new_id};
 use crate::error::{Context, CriError, Result};
+use crate::external;
 use crate::network;
 use crate::records::{NamespaceMode, PodResources, Resources, SandboxMeta, SandboxStage, SandboxStatus};
 use crate::shim::{Client, Launched, unexpected};
@@ -71,6 +72,8 @@ impl Engine {
             handlers: &self.config.handlers,
         };
         let meta = plan::plan(&context, config, handler)?;
+        // It is asked for again with each container; a pod that could have none is refused here.
+        external::find(&self.config.handlers, handler)?;
         let name = self.registry.reserve_sandbox(&meta.owner, &id)?;
         let linux = config.linux.as_ref();
         let status = SandboxStatus {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::fs::{Access, access, major, minor};
+use rustix::fs::{major, minor};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncReadExt as _;
 
@@ -55,15 +55,11 @@ pub(super) struct Plan {
 
 /// Finds the program: a path as it is, a name as execvp(3) would.
 pub(super) fn find(program: &Path, path: &OsStr) -> Result<PathBuf> {
-    let executable = |file: &PathBuf| file.is_file() && access(file, Access::EXEC_OK).is_ok();
-    if program.is_absolute() {
-        return Some(program.to_owned()).filter(executable).ok_or_else(|| {
-            CriError::Precondition(format!("a checkpoint needs CRIU, and {} cannot be run", program.display()))
-        });
-    }
-    let mut places = std::env::split_paths(path).filter(|place| place.is_absolute()).map(|place| place.join(program));
-    places.find(executable).ok_or_else(|| {
-        CriError::Precondition(format!("a checkpoint needs CRIU, and there is no program {program:?} in PATH {path:?}"))
+    crate::program::find(program, path).ok_or_else(|| {
+        CriError::Precondition(match program.is_absolute() {
+            true => format!("a checkpoint needs CRIU, and {} cannot be run", program.display()),
+            false => format!("a checkpoint needs CRIU, and there is no program {program:?} in PATH {path:?}"),
+        })
     })
 }
 

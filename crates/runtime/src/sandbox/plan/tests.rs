@@ -8,6 +8,11 @@ use podd_cri::v1::NamespaceMode as Mode;
 
 use super::*;
 
+fn handlers() -> BTreeMap<String, Handler> {
+    let program = Handler::Program("/sbin/other".into());
+    BTreeMap::from([("runc".to_owned(), Handler::Embedded), ("other".to_owned(), program)])
+}
+
 fn config(
     change: impl FnOnce(&mut PodSandboxConfig, &mut LinuxPodSandboxConfig, &mut NamespaceOption),
 ) -> PodSandboxConfig {
@@ -33,7 +38,7 @@ fn planned(config: &PodSandboxConfig) -> Result<SandboxMeta> {
             now: 7,
             cgroup_root: Path::new("podd"),
             cgroup_driver: CgroupDriver::Cgroupfs,
-            handlers: &["runc".to_owned()],
+            handlers: &handlers(),
         },
         config,
         "",
@@ -132,7 +137,7 @@ fn what_cannot_be_honoured_is_refused_by_name() {
             now: 0,
             cgroup_root: Path::new("p"),
             cgroup_driver: CgroupDriver::Cgroupfs,
-            handlers: &["runc".to_owned()],
+            handlers: &handlers(),
         },
         &config(|_, _, _| {}),
         "kata",
@@ -184,7 +189,7 @@ fn with_systemd_a_pods_group_is_a_slice() {
         now: 7,
         cgroup_root: Path::new("/podd"),
         cgroup_driver: CgroupDriver::Systemd,
-        handlers: &[],
+        handlers: &BTreeMap::new(),
     };
     let planned = |parent: &str| plan(&context, &config(|_, linux, _| linux.cgroup_parent = parent.into()), "");
     let kubelets = planned("kubepods-besteffort-pod1.slice").expect("a slice");
@@ -193,4 +198,33 @@ fn with_systemd_a_pods_group_is_a_slice() {
     let own = planned("").expect("one of our own");
     assert_eq!((own.cgroup_parent, own.owns_cgroup), (PathBuf::from("podd.slice/podd-podabc.slice"), true));
     assert!(planned("/kubepods/besteffort/pod1").is_err());
+}
+
+#[test]
+fn another_runtime_makes_pods_of_the_hosts_users_in_plain_groups() {
+    let planned = |driver, handler: &str, users: bool| {
+        let handlers = handlers();
+        let context =
+            Context { id: "a", now: 0, cgroup_root: Path::new("/p"), cgroup_driver: driver, handlers: &handlers };
+        let users = users.then(|| {
+            let range = podd_cri::v1::IdMapping { host_id: 65536, container_id: 0, length: 65536 };
+            UserNamespace { mode: Mode::Pod as i32, uids: vec![range], gids: vec![range] }
+        });
+        plan(&context, &config(|_, _, options| options.userns_options = users), handler)
+    };
+    for (driver, handler, users, refused) in [
+        (CgroupDriver::Cgroupfs, "other", false, None),
+        (CgroupDriver::Cgroupfs, "runc", true, None),
+        (CgroupDriver::Cgroupfs, "other", true, Some("hostUsers")),
+        (CgroupDriver::Systemd, "runc", false, None),
+        (CgroupDriver::Systemd, "other", false, Some("systemd")),
+    ] {
+        match (planned(driver, handler, users), refused) {
+            (Ok(meta), None) => assert_eq!(meta.runtime_handler, handler),
+            (Err(CriError::Precondition(text)), Some(says)) => {
+                assert!(text.contains(says) && text.contains(handler), "{text}");
+            }
+            (other, _) => panic!("{handler} with {driver:?}: {other:?}"),
+        }
+    }
 }
