@@ -5,6 +5,7 @@
 
 mod attach;
 mod exec;
+mod external;
 mod group;
 mod harness;
 mod hooks;
