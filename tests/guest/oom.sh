@@ -1,6 +1,7 @@
 # Applies a pod of which one container takes more memory than it may, and prints the pod when that is known, with the limits
 # of its groups and what the guest has of memory and swap.
 dd if=/dev/zero of=/tmp/swap bs=1M count=64 && losetup /dev/loop0 /tmp/swap && mkswap /dev/loop0 && swapon /dev/loop0 || exit 1
+printf '[agent]\nswap-behavior = "LimitedSwap"\n' > /tests/config.toml
 export PODD_CONFIG=/tests/config.toml
 podd agent > /tmp/agent 2>&1 &
 agent=$!

@@ -10,6 +10,8 @@ mod machine;
 #[path = "../guest/programs.rs"]
 mod programs;
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result, ensure};
 use machine::{Guest, Outcome};
 use serde_json::Value;
@@ -65,27 +67,43 @@ fn the_runtime_runs_pods_on_cgroup_v2_alone() -> Result<()> {
 #[test]
 fn a_container_over_its_memory_limit_is_told_as_oomkilled_and_its_sibling_lives() -> Result<()> {
     let mut guest = Guest::new()?;
-    MODULES.iter().for_each(|name| guest.module(name));
-    let images = tempfile::tempdir()?;
-    guest.files().program(&programs::podd()?.path, "/bin/podd")?;
-    guest.files().file("/tests/busybox.tar", 0o644, &std::fs::read(podd_tests::image::busybox(images.path()))?);
-    guest.files().file("/tests/pod.yaml", 0o644, include_bytes!("../guest/oom.yaml"));
-    guest.files().file("/tests/config.toml", 0o644, b"[agent]\nswap-behavior = \"LimitedSwap\"\n");
     guest.module("loop");
-    guest.job("apply", include_str!("../guest/oom.sh"));
-    let outcomes = guest.run()?;
-    check(&outcomes)?;
-    let (limits, json) = outcomes[0].output.split_once("@pod").context("the pod's JSON")?;
+    let limits = check_oom(guest, include_str!("../guest/oom.sh"))?;
+    // And those who may swap have their part of it.
     let total = |name: &str| {
         let line = limits.lines().find_map(|line| line.strip_prefix(name)).context("a line of meminfo")?;
         anyhow::Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
     };
     let share = (32 << 20) * total("SwapTotal:")? / total("MemTotal:")?;
     // The kernel counts pages.
-    let share = format!("memory.swap.max: {}", share / 4096 * 4096);
-    for limit in ["cpu.max: 50000 100000", "memory.max: 33554432", "memory.swap.max: 0", &share] {
-        let in_tier = |line: &str| line.starts_with("/sys/fs/cgroup/kubepods/burstable/pod") && line.ends_with(limit);
-        assert!(limits.lines().any(in_tier), "no container has {limit}:\n{limits}");
+    for limit in [0, share / 4096 * 4096] {
+        let limit = format!("memory.swap.max: {limit}");
+        assert!(some_container_has(&limits, &limit), "no container has {limit}:\n{limits}");
+    }
+    Ok(())
+}
+
+#[test]
+fn containers_that_runc_makes_have_their_limits_and_are_told_as_oomkilled_too() -> Result<()> {
+    let mut guest = Guest::new()?;
+    guest.files().program(Path::new("/usr/sbin/runc"), "/bin/runc")?;
+    check_oom(guest, include_str!("../guest/handlers.sh")).map(drop)
+}
+
+/// Runs a script that applies a pod and prints the limits of its groups, and the pod when one container is beyond its own.
+/// Answers the limits.
+fn check_oom(mut guest: Guest, script: &str) -> Result<String> {
+    MODULES.iter().for_each(|name| guest.module(name));
+    let images = tempfile::tempdir()?;
+    guest.files().program(&programs::podd()?.path, "/bin/podd")?;
+    guest.files().file("/tests/busybox.tar", 0o644, &std::fs::read(podd_tests::image::busybox(images.path()))?);
+    guest.files().file("/tests/pod.yaml", 0o644, include_bytes!("../guest/oom.yaml"));
+    guest.job("apply", script);
+    let outcomes = guest.run()?;
+    check(&outcomes)?;
+    let (limits, json) = outcomes[0].output.split_once("@pod").context("the pod's JSON")?;
+    for limit in ["cpu.max: 50000 100000", "memory.max: 33554432"] {
+        assert!(some_container_has(limits, limit), "no container has {limit}:\n{limits}");
     }
     let pod: Value = serde_json::from_str(json)?;
     let container = |name: &str| {
@@ -97,7 +115,13 @@ fn a_container_over_its_memory_limit_is_told_as_oomkilled_and_its_sibling_lives(
     assert_eq!(greedy["state"]["terminated"]["exitCode"], 137, "{json}");
     assert!(modest["state"]["running"].is_object(), "{json}");
     assert_eq!(modest["restartCount"], 0, "{json}");
-    Ok(())
+    Ok(limits.to_owned())
+}
+
+/// Whether a group of a Burstable pod has a file with this limit, as `file: limit`.
+fn some_container_has(limits: &str, limit: &str) -> bool {
+    let in_tier = |line: &str| line.starts_with("/sys/fs/cgroup/kubepods/burstable/pod") && line.ends_with(limit);
+    limits.lines().any(in_tier)
 }
 
 #[test]

@@ -240,11 +240,17 @@ fn containers_of_another_runtime_share_what_the_pod_shares() {
     }
     let address = node.field("pod/p", "/status/podIP");
     assert!(node.podd(&["exec", "p", "-c", "c", "--", "ip", "address"]).ok().contains(&address));
-    // A debugger joins the processes of another container.
+    // One that is made later joins the processes of another container.
+    node.apply_and_wait(&pod("q", "runc", "", "command: [sleep, '100004']"));
+    node.podd(&["debug", "q", "--image", BUSYBOX, "-c", "d", "--target", "c", "--", "sleep", "100005"]).ok();
+    wait_for(SOON, "the debugger sees its target", || {
+        let seen = node.podd(&["exec", "q", "-c", "d", "--", "ps"]);
+        if seen.stdout.contains("sleep 100004") { Ok(()) } else { Err(seen.stdout + &seen.stderr) }
+    });
     let host = "  hostNetwork: true\n  hostPID: true\n  hostIPC: true\n";
     node.apply_and_wait(&pod("host", "runc", host, "command: [sleep, '100003']"));
     assert!(node.podd(&["exec", "host", "--", "ps"]).ok().contains("sleep 100001"));
-    for name in ["p", "host"] {
+    for name in ["p", "q", "host"] {
         node.podd(&["delete", "pod", name]).ok();
     }
     nothing_is_left(&node);
@@ -325,7 +331,7 @@ async fn by_cri(node: &Node) {
     let run = |handler: &str| {
         Request::new(v1::RunPodSandboxRequest { config: Some(pod.clone()), runtime_handler: handler.into() })
     };
-    let refused = cri.run_pod_sandbox(run("missing")).await.unwrap_err();
+    let refused = cri.run_pod_sandbox(run("missing")).await.expect_err("refused");
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
     let sandbox = good(cri.run_pod_sandbox(run("runc")).await).pod_sandbox_id;
     let config = v1::ContainerConfig {
@@ -352,7 +358,7 @@ async fn by_cri(node: &Node) {
     }
     let late = ["sleep", "100"].map(str::to_owned).into();
     let request = v1::ExecSyncRequest { container_id: container_id.clone(), cmd: late, timeout: 1 };
-    assert_eq!(cri.exec_sync(Request::new(request)).await.unwrap_err().code(), Code::DeadlineExceeded);
+    assert_eq!(cri.exec_sync(Request::new(request)).await.expect_err("refused").code(), Code::DeadlineExceeded);
     let request = v1::ContainerStatsRequest { container_id: container_id.clone() };
     let stats = good(cri.container_stats(Request::new(request)).await).stats.expect("figures");
     assert!(stats.memory.and_then(|memory| memory.working_set_bytes).is_some_and(|bytes| bytes.value > 0));
@@ -375,7 +381,7 @@ async fn by_cri(node: &Node) {
         location: node.path().join("c.tar").to_string_lossy().into_owned(),
         timeout: 5,
     };
-    let refused = cri.checkpoint_container(Request::new(request)).await.unwrap_err();
+    let refused = cri.checkpoint_container(Request::new(request)).await.expect_err("refused");
     assert_eq!(refused.code(), Code::Unimplemented, "{refused:?}");
     assert!(refused.message().contains("runtime handler \"runc\""), "{refused:?}");
 
@@ -394,4 +400,53 @@ async fn by_cri(node: &Node) {
         cri.stop_pod_sandbox(Request::new(v1::StopPodSandboxRequest { pod_sandbox_id: pod_sandbox_id.clone() })).await,
     );
     good(cri.remove_pod_sandbox(Request::new(v1::RemovePodSandboxRequest { pod_sandbox_id })).await);
+}
+
+#[test]
+fn what_another_runtime_mounts_is_what_a_manifest_says() {
+    let node = node();
+    let data = node.path().join("data");
+    std::fs::create_dir_all(data.join("inner")).expect("a directory");
+    std::fs::write(data.join("inner/file"), "content\n").expect("a file");
+    let data = data.to_str().expect("a plain path");
+    // The mounts of a test's node are private.
+    node.enter(&["mount", "--bind", data, data]).ok();
+    node.enter(&["mount", "--make-shared", data]).ok();
+    let archive = podd_tests::image::of_files(node.path(), "models/small:1", &[("etc/model", "weights\n")]);
+    node.podd(&["load", "-i", &archive.to_string_lossy()]).ok();
+    let spec = format!(
+        "  volumes: [{{name: host, hostPath: {{path: '{data}'}}}}, {{name: image, image: {{reference: 'models/small:1'}}}}]\n"
+    );
+    let container = |propagation: &str, more: &str| {
+        format!(
+            "command: [sleep, '100000'], volumeMounts: [{{name: host, mountPath: /host, mountPropagation: {propagation}}}, \
+             {{name: host, mountPath: /part, subPath: inner}}, {{name: image, mountPath: /image}}, \
+             {{name: host, mountPath: /shut, readOnly: true, recursiveReadOnly: Enabled}}]{more}"
+        )
+    };
+    let containers = format!(
+        "{}}}\n    - {{name: in, image: '{BUSYBOX}', {}}}\n    - {{name: none, image: '{BUSYBOX}', {}",
+        container("Bidirectional", ", securityContext: {privileged: true}"),
+        container("HostToContainer", ""),
+        container("None", "")
+    );
+    node.enter(&["mount", "-t", "tmpfs", "tmpfs", &format!("{data}/inner")]).ok();
+    node.enter(&["sh", "-c", &format!("echo content >{data}/inner/file")]).ok();
+    node.apply_and_wait(&pod("p", "runc", &spec, &containers));
+    let run = |container: &str, script: &str| node.podd(&["exec", "p", "-c", container, "--", "sh", "-c", script]);
+    for name in ["c", "in", "none"] {
+        assert_eq!(run(name, "cat /part/file /image/etc/model").ok(), "content\nweights\n", "{name}");
+        for path in ["/shut/x", "/shut/inner/x", "/image/x"] {
+            assert!(run(name, &format!("touch {path}")).stderr.contains("Read-only file system"), "{name}: {path}");
+        }
+    }
+    run("c", "mkdir /host/m && mount -t tmpfs tmpfs /host/m && touch /host/m/seen").ok();
+    let sees = |container: &str| run(container, "test -e /host/m/seen").code == 0;
+    wait_for(SOON, "the mount travels", || if sees("in") { Ok(()) } else { Err(String::new()) });
+    assert!(!sees("none"), "and no further than it is let");
+    node.enter(&["test", "-e", &format!("{data}/m/seen")]).ok();
+    // A privileged container has every device, and the filter of none.
+    assert_eq!(run("c", "grep -c . /proc/devices >/dev/null; grep Seccomp: /proc/self/status").ok(), "Seccomp:\t0\n");
+    node.podd(&["delete", "pod", "p"]).ok();
+    nothing_is_left(&node);
 }

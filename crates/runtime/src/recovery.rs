@@ -222,8 +222,13 @@ impl Engine {
         for entry in std::fs::read_dir(&directory).context(what)? {
             let path = entry.context(what)?.path();
             let known = path.file_stem().is_some_and(|id| containers.contains(&*id.to_string_lossy()));
-            if !known {
-                std::fs::remove_file(&path).context(what)?;
+            if known {
+                continue;
+            }
+            match std::fs::remove_file(&path) {
+                // A shim takes its sockets away itself.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                outcome => outcome.context(what)?,
             }
         }
         Ok(())
