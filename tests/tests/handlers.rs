@@ -12,8 +12,9 @@ use tonic::{Code, Request, Response, Status};
 fn node() -> Node {
     let mut node = Node::new();
     let refusing = script(&node, "refusing", "echo no containers today >&2; exit 7");
+    let hooks = node.path().join("hooks.d");
     let config = format!(
-        "[runtime.handlers]\nrunc = {{ path = \"runc\" }}\nrefusing = {{ path = \"{refusing}\" }}\n\
+        "[runtime]\nhooks-dirs = [{hooks:?}]\n[runtime.handlers]\nrunc = {{ path = \"runc\" }}\nrefusing = {{ path = \"{refusing}\" }}\n\
          missing = {{ path = \"/nowhere/runc\" }}\n"
     );
     node.file("config.toml", &config);
@@ -74,6 +75,18 @@ fn pod_groups(top: &std::path::Path) -> Vec<PathBuf> {
 #[test]
 fn a_container_of_another_runtime_writes_its_log_and_ends_with_its_code() {
     let node = node();
+    // The machine's hooks are run by that runtime.
+    std::fs::create_dir(node.path().join("hooks.d")).expect("a directory");
+    let told = node.path().join("told");
+    let hook =
+        script(&node, "hook", &format!("sed -n 's/.*\"status\": *\"\\([a-z]*\\)\".*/\\1/p' >>{}", told.display()));
+    let file = serde_json::json!({
+        "version": "1.0.0",
+        "hook": { "path": hook, "env": ["PATH=/bin:/usr/bin"] },
+        "when": { "always": true },
+        "stages": ["createRuntime", "poststart", "poststop"],
+    });
+    node.file("hooks.d/all.json", &file.to_string());
     let command = "command: [sh, -c, 'echo out; echo err >&2; id -u; echo $HOME; exit 3']";
     node.apply(&pod("p", "runc", "  restartPolicy: Never\n", command)).ok();
     node.wait_field("pod/p", "/status/phase", "Failed");
@@ -86,6 +99,9 @@ fn a_container_of_another_runtime_writes_its_log_and_ends_with_its_code() {
     assert_eq!(lines, ["/root", "0", "err", "out"]);
     node.podd(&["delete", "pod", "p"]).ok();
     nothing_is_left(&node);
+    let told = std::fs::read_to_string(told).expect("hooks have run");
+    // One after the other, in one line; what it calls the middle of a life is its own to say.
+    assert!(told.starts_with("creating") && told.ends_with("stopped"), "{told:?}");
 }
 
 #[test]
