@@ -165,8 +165,13 @@ fn an_exec_is_the_process_that_a_program_leaves_behind_even_if_that_has_ended_al
     };
     for (id, script) in [
         ("later", "{ sleep 0.3; exit 6; } & echo $! >$PID"),
-        // A child of nobody but the shim, which has reaped it before the program is done.
-        ("before", "( sh -c 'exit 6' & echo $! >$PID ); sleep 0.5"),
+        // A child of nobody but the shim, which has reaped it before the program is done. Its own parent might do that, so it
+        // outlives that one.
+        (
+            "before",
+            "sh -c '{ while [ -d /proc/$$ ]; do sleep 0.02; done; exit 6; } & echo $! >$PID'
+            while [ -d /proc/$(cat $PID) ]; do sleep 0.02; done",
+        ),
     ] {
         let spec = exec(&node, id, script);
         let answer = node.client.call(Request::Exec(Box::new(spec))).unwrap();
